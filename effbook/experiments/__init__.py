@@ -1,0 +1,1 @@
+"""Recipes, profiles, records and their execution; one sub-package a system."""

@@ -1,0 +1,247 @@
+"""Running recipes: once each, under a lock, resumed after a kill, recorded whole or not at all."""
+
+import hashlib
+import importlib
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import platformdirs
+import psutil
+from filelock import FileLock, Timeout
+
+from effbook.errors import EffbookError
+from effbook.experiments import machine, records
+from effbook.experiments.context import Context, write_atomically
+from effbook.experiments.fingerprint import fingerprint
+from effbook.experiments.profiles import check_profile
+from effbook.experiments.progress import Display, duration
+from effbook.experiments.recipe import Recipe, make
+from effbook.experiments.records import CostOf, Record
+
+
+class RunsFailedError(EffbookError):
+    """Some of several runs failed; the others are recorded."""
+
+
+def execute(
+    recipe: Recipe, *, profile: str, fresh: bool = False, quiet: bool = False, display: Display | None = None
+) -> Record:
+    """The record of a recipe: the one that is there, or else that of a run now.
+
+    A run that was killed goes on from its last checkpoint. `fresh` computes again; the old record is replaced only when
+    the new one is complete. Another process that computes the same record is waited for, and its record returned.
+    """
+    display = display or Display(quiet=quiet)
+    path = records.path_of(recipe, check_profile(profile))
+    before = _signature(path)
+    if not fresh and (found := records.find(recipe, profile)) is not None:
+        if records.is_stale(found):
+            commit = (found.provenance.commit or "unknown")[:10]
+            display.say(f"{recipe.name} {recipe.key}: recorded, stale (commit {commit}); --fresh recomputes")
+        return found
+    if lacks := machine.missing(recipe.needs()):
+        raise EffbookError(
+            f"{recipe.name} under {profile} needs {' and '.join(lacks)}, which this machine lacks",
+            "run it on a machine that has it, or choose another profile",
+        )
+    with _locked(path, display):
+        if _signature(path) != before:  # another process wrote it while we waited
+            return records.read(path)
+        with display.live():
+            return _compute(recipe, profile, fresh, display)
+
+
+def _compute(recipe: Recipe, profile: str, fresh: bool, display: Display) -> Record:
+    code = fingerprint(recipe.modules())
+    if recipe.datasets():
+        from effbook import data
+
+        for name in recipe.datasets():
+            data.fetch(name, progress=not display.quiet)
+    folder = _prepare_work_folder(recipe, profile, code, fresh, display)
+    context = Context(profile, folder, display)
+    with _PeakMemory() as peak:
+        context.peak_bytes = lambda: peak.size_bytes
+        result = recipe.run(context)
+    cost = CostOf(
+        wall_seconds=round(context.seconds, 3),
+        peak_memory_bytes=max(peak.size_bytes, context.peak_before_bytes),
+        peak_gpu_bytes=peak.gpu_bytes,
+        flops=result.flops,
+        joules=result.joules,
+    )
+    record = records.write(recipe, profile, result, fingerprint=code, cost=cost)
+    shutil.rmtree(folder, ignore_errors=True)
+    return record
+
+
+def work_folder(recipe: Recipe, profile: str) -> Path:
+    """Where a run keeps its checkpoints: in $EFFBOOK_WORK or the user's cache, one for each record's path."""
+    given = os.environ.get("EFFBOOK_WORK")
+    root = Path(given) if given else platformdirs.user_cache_path("effbook") / "work"
+    where = hashlib.sha256(str(records.records_folder().resolve()).encode()).hexdigest()[:8]
+    return root / f"{profile}-{recipe.name}-{recipe.key}-{where}"
+
+
+def _prepare_work_folder(recipe: Recipe, profile: str, code: str, fresh: bool, display: Display) -> Path:
+    """The work folder, emptied unless what is in it comes from the same code.
+
+    A fresh run goes on only from an interrupted fresh run: it is to be fresh from its first step.
+    """
+    folder = work_folder(recipe, profile)
+    stamp = folder / "stamp.json"
+    if folder.exists():
+        try:
+            found = json.loads(stamp.read_text())
+        except (OSError, ValueError):
+            found = {}
+        if found.get("fingerprint") == code and (found.get("fresh") or not fresh):
+            return folder
+        if found.get("fingerprint") != code:
+            display.say("an interrupted run was made by other code; it starts anew")
+        shutil.rmtree(folder)
+    write_atomically(stamp, json.dumps({"fingerprint": code, "fresh": fresh}))
+    return folder
+
+
+@contextmanager
+def _locked(path: Path, display: Display) -> Iterator[None]:
+    """Hold the lock of a record's path; whoever dies while holding it releases it."""
+    folder = path.parent / ".locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / ".gitignore").exists():
+        write_atomically(folder / ".gitignore", "*\n")
+    lock = FileLock(folder / f"{path.stem}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        display.say(f"another process computes {path.stem}; waiting for its record")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _signature(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+
+
+class _PeakMemory:
+    """The highest resident memory of this process while the body runs, looked at ten times a second."""
+
+    def __enter__(self) -> "_PeakMemory":
+        self._process, self._stop = psutil.Process(), threading.Event()
+        self.size_bytes, self.gpu_bytes = self._process.memory_info().rss, None
+        if machine.gpu_bytes() is not None:
+            import torch
+
+            torch.cuda.reset_peak_memory_stats()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.1):
+            self.size_bytes = max(self.size_bytes, self._process.memory_info().rss)
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.size_bytes = max(self.size_bytes, self._process.memory_info().rss)
+        if machine.gpu_bytes() is not None:
+            import torch
+
+            self.gpu_bytes = torch.cuda.max_memory_allocated()
+
+
+def execute_all(
+    pairs: Sequence[tuple[Recipe, str]], *, jobs: int = 1, fresh: bool = False, quiet: bool = False
+) -> list[Record]:
+    """The records of several (recipe, profile), in order, `jobs` at a time in processes of their own.
+
+    What is recorded is not run again, unless `fresh`. A run that fails doesn't stop the others; RunsFailedError tells
+    at the end, with the first failure as its cause. `quiet`: one line for each finished run, no bars.
+    """
+    if jobs < 1:
+        raise EffbookError(f"--jobs {jobs} is below 1", "give 1 or more")
+    display = Display()
+    done: dict[tuple[Recipe, str], Record] = {}
+    for recipe, profile in () if fresh else pairs:
+        if (found := records.find(recipe, profile)) is not None:
+            done[recipe, profile] = found
+    to_do = [pair for pair in dict.fromkeys(pairs) if pair not in done]
+    if done:
+        stale = sum(records.is_stale(record) for record in done.values())
+        note = f", {stale} of them stale: --fresh recomputes them" if stale else ""
+        display.say(f"{len(done)} of {len(done) + len(to_do)} runs are recorded{note}")
+    failures: list[tuple[Recipe, Exception]] = []
+    start, planned, spent = time.monotonic(), sum(recipe.cost().seconds for recipe, _ in to_do), 0.0
+    with nullcontext() if quiet or not to_do else display.live():
+        for count, (pair, outcome) in enumerate(_outcomes(to_do, jobs, fresh, quiet, display), 1):
+            recipe, profile = pair
+            spent += recipe.cost().seconds
+            left = (time.monotonic() - start) / max(spent, 1e-9) * (planned - spent)
+            line = f"[{count}/{len(to_do)}] {recipe.name} {recipe.key} seed {recipe.seed} ({profile}): "
+            if isinstance(outcome, Exception):
+                failures.append((recipe, outcome))
+                line += f"failed: {outcome}"
+            else:
+                done[pair] = outcome
+                line += f"recorded, {duration(outcome.cost.wall_seconds)}"
+            display.say(f"{line}, {duration(left)} left" if count < len(to_do) else line)
+    if failures:
+        recipe, first = failures[0]
+        if len(to_do) == 1:
+            raise first
+        why = f"{first}".rstrip(".") or type(first).__name__
+        raise RunsFailedError(
+            f"{len(failures)} of {len(to_do)} runs failed, the first ({recipe.name} {recipe.key}) because {why}",
+            "what was finished is recorded: correct the cause and call again",
+        ) from first
+    return [done[pair] for pair in pairs]
+
+
+def _outcomes(
+    pairs: list[tuple[Recipe, str]], jobs: int, fresh: bool, quiet: bool, display: Display
+) -> Iterator[tuple[tuple[Recipe, str], Record | Exception]]:
+    if jobs == 1 or len(pairs) <= 1:
+        inner = Display(quiet=True) if quiet else display
+        for recipe, profile in pairs:
+            try:
+                yield (recipe, profile), execute(recipe, profile=profile, fresh=fresh, display=inner)
+            except Exception as error:
+                yield (recipe, profile), error
+        return
+    from joblib import Parallel, delayed
+
+    jobs = min(jobs, len(pairs))
+    threads = max(1, machine.cores() // jobs)
+    calls = (delayed(_in_worker)(type(r).__module__, r.name, r.fields, p, fresh, threads) for r, p in pairs)
+    by_label = {(recipe.name, recipe.key, profile): (recipe, profile) for recipe, profile in pairs}
+    for label, outcome in Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)(calls):
+        yield by_label[label], outcome
+
+
+def _in_worker(
+    module: str, name: str, fields: dict, profile: str, fresh: bool, threads: int
+) -> tuple[tuple[str, str, str], Record | Exception]:
+    """One run in a process of its own, to which a recipe travels as its name and fields."""
+    import torch
+
+    torch.set_num_threads(threads)
+    importlib.import_module(module)
+    recipe = make(name, **fields)
+    label = (name, recipe.key, profile)
+    try:
+        return label, execute(recipe, profile=profile, fresh=fresh, quiet=True)
+    except EffbookError as error:
+        return label, EffbookError(error.cause, error.remedy)
+    except Exception as error:  # whatever it is, it must be able to travel back
+        return label, RuntimeError(f"{type(error).__name__}: {error}")

@@ -1,0 +1,112 @@
+"""What this machine is, and what it lacks for a recipe."""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import psutil
+
+GIB = 2**30
+_PACKAGES = (
+    "accelerate", "bitsandbytes", "datasets", "gguf", "gsplat", "nltk", "numba", "numpy", "peft", "rouge-score",
+    "sacrebleu", "safetensors", "scikit-learn", "scipy", "timm", "tokenizers", "torch", "torchao", "torchmetrics",
+    "torchvision", "transformers", "triton",
+)  # fmt: skip
+
+
+def missing(needs: tuple[str, ...]) -> list[str]:
+    """What this machine lacks of a recipe's `needs`, in words; empty if it can run."""
+    return [lack for need in needs if (lack := _lack(need)) is not None]
+
+
+def _lack(need: str) -> str | None:
+    kind, _, what = need.partition(":")
+    if kind in ("cuda", "gpu-gib"):
+        memory = gpu_bytes()
+        if memory is None:
+            return "a CUDA GPU" + (f" with {what} GiB" if what else "")
+        return f"a GPU with {what} GiB (this has {memory / GIB:.0f})" if what and memory < float(what) * GIB else None
+    if kind == "memory-gib":
+        return f"{what} GiB of memory" if psutil.virtual_memory().total < 0.95 * float(what) * GIB else None
+    if kind == "package":
+        return None if importlib.util.find_spec(what) else f"the package {what}"
+    if kind == "program":
+        return None if shutil.which(what) else f"the program {what}"
+    raise ValueError(f"unknown need {need!r}")
+
+
+@cache
+def gpu_bytes() -> int | None:
+    """Memory of the first CUDA GPU; None without one."""
+    if importlib.util.find_spec("torch") is None:
+        return None
+    import torch
+
+    return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def device() -> str:
+    """The machine's processor in words: the GPU where there is one, else the CPU."""
+    if gpu_bytes() is not None:
+        import torch
+
+        return torch.cuda.get_device_name(0)
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    return f"{model}, {cores()} cores"
+
+
+def threads() -> int:
+    """Threads that torch computes with."""
+    return sys.modules["torch"].get_num_threads() if "torch" in sys.modules else cores()
+
+
+def packages() -> dict[str, str]:
+    """Versions of the installed packages that numbers may depend on."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def repository() -> Path | None:
+    """The checkout that effbook runs from; None where it is installed without one."""
+    root = Path(__file__).resolve().parents[2]
+    return root if (root / "pyproject.toml").exists() else None
+
+
+def commit() -> tuple[str | None, bool | None]:
+    """The checkout's commit, and whether its code differs from it (records and prose don't count)."""
+    root = repository()
+    if root is None:
+        return None, None
+    code = ["effbook", "data_manifests", "pyproject.toml"]
+    try:
+        head = _git(root, "rev-parse", "HEAD")
+        return head, bool(_git(root, "status", "--porcelain", "--", *code))
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(root), *arguments], check=True, capture_output=True, text=True
+    ).stdout.strip()

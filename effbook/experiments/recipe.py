@@ -1,0 +1,207 @@
+"""A recipe: everything that determines a run, as a frozen dataclass; and what a run gives back."""
+
+import dataclasses
+import difflib
+import functools
+import hashlib
+import importlib
+import importlib.util
+import json
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from effbook.errors import EffbookError
+from effbook.experiments.context import Context
+
+__all__ = [
+    "SYSTEMS",
+    "Context",
+    "Cost",
+    "Recipe",
+    "Result",
+    "key_of",
+    "load_systems",
+    "make",
+    "recipe_class",
+    "recipe_names",
+    "register_recipe",
+]
+
+SYSTEMS = ("cmsf", "simreg", "compgs", "nola", "slowformer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """An estimate of what one run takes: seconds on two cores or, for a run that needs one, on one GPU."""
+
+    seconds: float = 1.0
+    gpu_bytes: int = 0
+    disk_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run measured; a metric that could not be had is None, and `notes` says why under its name.
+
+    `artifacts` are small files worth keeping (name -> path in the context's folder); they are copied beside the record.
+    `flops` and `joules` are given only where they were counted or measured.
+    """
+
+    metrics: dict[str, float | int | None]
+    series: dict[str, list[float]] = field(default_factory=dict)
+    artifacts: dict[str, Path] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    flops: float | None = None
+    joules: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A run, before it has run. Subclass it with more fields: JSON scalars, or tuples of them, each annotated.
+
+    Types are checked strictly when the recipe is made (a whole number serves as a float), then `validate` is called;
+    both raise EffbookError. `Literal[...]` annotations limit a field to the values listed.
+    """
+
+    seed: int = 0
+    system: ClassVar[str]
+    name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        for field_name, adapter in _adapters(type(self)).items():
+            value = getattr(self, field_name)
+            value = tuple(value) if isinstance(value, list) else value
+            try:
+                value = adapter.validate_python(value, strict=True)
+                json.dumps(value, allow_nan=False)
+            except ValidationError as error:
+                why = error.errors()[0]["msg"]
+                raise EffbookError(
+                    f"{self.name}: {field_name} = {value!r} is not valid ({why})", "correct it"
+                ) from None
+            except ValueError:
+                raise EffbookError(f"{self.name}: {field_name} = {value!r} is not finite", "correct it") from None
+            object.__setattr__(self, field_name, value)  # so that 1 and 1.0 of a float field are one recipe
+        if self.seed < 0:
+            raise EffbookError(f"{self.name}: seed = {self.seed} is negative", "use 0 or more")
+        self.validate()
+
+    def datasets(self) -> tuple[str, ...]:
+        """Names of the manifests (data and weights) that the run reads."""
+        return ()
+
+    def validate(self) -> None:
+        """Raise EffbookError for values that cannot be run, such as a rank below 1."""
+
+    def cost(self) -> Cost:
+        """An estimate for `effbook plan`."""
+        return Cost()
+
+    def needs(self) -> tuple[str, ...]:
+        """What the machine must have: "cuda", "gpu-gib:40", "memory-gib:32", "package:NAME", "program:NAME"."""
+        return ()
+
+    def modules(self) -> tuple[str, ...]:
+        """Modules whose import closure is the code that makes the numbers; by default where the recipe is defined."""
+        return (type(self).__module__,)
+
+    def run(self, context: Context) -> Result:
+        """Do the work. Heavy modules are imported here, not at the top of the recipe's file."""
+        raise NotImplementedError
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """The fields as JSON knows them: tuples as lists."""
+        return {name: _as_json(getattr(self, name)) for name in _adapters(type(self))}
+
+    @functools.cached_property
+    def digests(self) -> dict[str, str]:
+        """The sha256 of each data set that the run reads, from the manifests; nothing is fetched."""
+        if not self.datasets():
+            return {}
+        from effbook import data
+
+        return {name: data.digest(name) for name in sorted(set(self.datasets()))}
+
+    @functools.cached_property
+    def key(self) -> str:
+        """Twelve hexadecimal characters that stand for the name, the fields and the data; the profile has no part."""
+        return key_of(self.name, self.fields, self.digests)
+
+
+def key_of(name: str, fields: dict[str, object], digests: dict[str, str]) -> str:
+    """The key of a recipe told by its parts: the head of the sha256 of their canonical JSON."""
+    parts = {"data": digests, "fields": fields, "name": name}
+    canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+@functools.cache
+def _adapters(cls: type[Recipe]) -> dict[str, TypeAdapter]:
+    hints = typing.get_type_hints(cls)
+    return {f.name: TypeAdapter(hints[f.name]) for f in dataclasses.fields(cls)}
+
+
+def _as_json(value: object) -> object:
+    return [_as_json(v) for v in value] if isinstance(value, tuple) else value
+
+
+_registered: dict[str, type[Recipe]] = {}
+
+
+def register_recipe(cls: type[Recipe]) -> type[Recipe]:
+    """Class decorator: makes the recipe known under its name. A name belongs to one class."""
+    known = _registered.get(cls.name)
+    if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise EffbookError(f"two recipes are named {cls.name}", "rename one")
+    _registered[cls.name] = cls
+    return cls
+
+
+def load_systems() -> None:
+    """Import the recipes of every system that is there, so that they register."""
+    for system in SYSTEMS:
+        if importlib.util.find_spec(f"effbook.experiments.{system}") is not None:
+            importlib.import_module(f"effbook.experiments.{system}")
+
+
+def recipe_names() -> list[str]:
+    """Names of all recipes of all systems."""
+    load_systems()
+    return sorted(_registered)
+
+
+def recipe_class(name: str) -> type[Recipe]:
+    """The class of a recipe's name; EffbookError with near names if there is none."""
+    if name not in _registered:
+        load_systems()
+    if name not in _registered:
+        raise EffbookError(f"there is no recipe named {name!r}", nearest(name, sorted(_registered)))
+    return _registered[name]
+
+
+def make(name: str, **fields: object) -> Recipe:
+    """A recipe from its name and fields, as a register file gives them; EffbookError for an unknown or mistyped one."""
+    cls = recipe_class(name)
+    known = list(_adapters(cls))
+    for given in fields:
+        if given not in known:
+            raise EffbookError(f"{name} has no field {given!r}", nearest(given, known))
+    required = {
+        f.name
+        for f in dataclasses.fields(cls)
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    }
+    if missing := sorted(required - set(fields)):
+        raise EffbookError(f"{name} lacks {', '.join(missing)}", "give every field that has no default")
+    return cls(**fields)
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """A remedy for a mistyped word: the near ones, or else all."""
+    near = difflib.get_close_matches(word, known, n=3)
+    return f"did you mean {' or '.join(near)}" if near else f"known are {', '.join(known) or 'none'}"

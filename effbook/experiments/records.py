@@ -1,0 +1,259 @@
+"""Records: the results of runs, with where they came from, as JSON files that are read back with suspicion."""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import statistics
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from effbook.errors import EffbookError
+from effbook.experiments import machine
+from effbook.experiments.context import write_atomically
+from effbook.experiments.fingerprint import fingerprint
+from effbook.experiments.profiles import check_profile
+from effbook.experiments.recipe import Recipe, Result, key_of, make
+
+SCHEMA = 1
+
+Number = int | Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class RecipeOf(_Strict):
+    """The recipe of a record, as JSON."""
+
+    system: str
+    name: str
+    key: str
+    fields: dict[str, Any]
+
+
+class Artifact(_Strict):
+    """A small file beside the record; the path is relative to the record's folder."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+
+
+class CostOf(_Strict):
+    """What a run took: wall seconds summed over its resumed parts, peak resident memory, FLOPs and joules if known."""
+
+    wall_seconds: float
+    peak_memory_bytes: int
+    peak_gpu_bytes: int | None = None
+    flops: float | None = None
+    joules: float | None = None
+
+
+class Provenance(_Strict):
+    """Where a record came from."""
+
+    commit: str | None
+    dirty: bool | None
+    fingerprint: str
+    data: dict[str, str]
+    packages: dict[str, str]
+    device: str
+    threads: int
+    created: str
+
+
+class Record(_Strict):
+    """The result of one run."""
+
+    schema_version: Literal[1] = SCHEMA
+    recipe: RecipeOf
+    profile: str
+    metrics: dict[str, Number | None]
+    series: dict[str, list[Number]] = {}
+    notes: dict[str, str] = {}
+    artifacts: dict[str, Artifact] = {}
+    cost: CostOf
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _key_fits(self) -> "Record":
+        if key_of(self.recipe.name, self.recipe.fields, self.provenance.data) != self.recipe.key:
+            raise ValueError("its key does not fit its recipe")
+        return self
+
+    @property
+    def key(self) -> str:
+        """The recipe's key."""
+        return self.recipe.key
+
+    def make_recipe(self) -> Recipe:
+        """The recipe again, as an object."""
+        return make(self.recipe.name, **self.recipe.fields)
+
+    def artifact(self, name: str) -> Path:
+        """The path of an artifact, checked against its sha256."""
+        if name not in self.artifacts:
+            raise EffbookError(f"the record {self.key} has no artifact {name!r}", "look at its `artifacts`")
+        entry = self.artifacts[name]
+        path = records_folder() / self.profile / self.recipe.system / entry.path
+        if not path.exists() or _sha256(path) != entry.sha256:
+            raise EffbookError(f"{path} is missing or changed", "restore it, or run the recipe again with --fresh")
+        return path
+
+
+def records_folder() -> Path:
+    """$EFFBOOK_RECORDS, or book/records of the checkout, or else a folder of the user's."""
+    if given := os.environ.get("EFFBOOK_RECORDS"):
+        return Path(given)
+    root = machine.repository()
+    return root / "book" / "records" if root else platformdirs.user_data_path("effbook") / "records"
+
+
+def path_of(recipe: Recipe, profile: str) -> Path:
+    """Where the record of a recipe under a profile is, or will be."""
+    return records_folder() / check_profile(profile) / recipe.system / f"{recipe.name}-{recipe.key}.json"
+
+
+def find(recipe: Recipe, profile: str) -> Record | None:
+    """The record of the recipe under the profile; None if there is none, EffbookError if it cannot be read."""
+    path = path_of(recipe, profile)
+    return read(path) if path.exists() else None
+
+
+def read(path: Path) -> Record:
+    """A record from its file, validated; EffbookError names the file and the remedy."""
+    remedy = "restore it from git, or run its recipe again with --fresh to replace it"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except (OSError, ValueError) as error:
+        raise EffbookError(f"the record {path} cannot be read ({error})", remedy) from None
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != SCHEMA:
+        raise EffbookError(f"the record {path} has schema version {version}, not {SCHEMA}", remedy)
+    try:
+        record = Record.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "record"
+        raise EffbookError(f"the record {path} is not valid ({where}: {first['msg']})", remedy) from None
+    if (record.profile, record.recipe.system, f"{record.recipe.name}-{record.key}") != (
+        path.parent.parent.name,
+        path.parent.name,
+        path.stem,
+    ):
+        raise EffbookError(f"the record {path} does not belong under that name", remedy)
+    return record
+
+
+def all_records(profile: str) -> list[Record]:
+    """Every record of a profile, in the order of their paths."""
+    folder = records_folder() / check_profile(profile)
+    return [read(path) for path in sorted(folder.glob("*/*.json"))]
+
+
+def write(recipe: Recipe, profile: str, result: Result, *, fingerprint: str, cost: CostOf) -> Record:
+    """Write the record of a result, whole or not at all; a record that was there is replaced at the last moment."""
+    _check(recipe, result)
+    path = path_of(recipe, profile)
+    commit, dirty = machine.commit()
+    artifacts = {name: _keep(Path(file), path) for name, file in result.artifacts.items()}
+    record = Record(
+        recipe=RecipeOf(system=recipe.system, name=recipe.name, key=recipe.key, fields=recipe.fields),
+        profile=profile,
+        metrics=result.metrics,
+        series=result.series,
+        notes=result.notes,
+        artifacts=artifacts,
+        cost=cost,
+        provenance=Provenance(
+            commit=commit,
+            dirty=dirty,
+            fingerprint=fingerprint,
+            data=recipe.digests,
+            packages=machine.packages(),
+            device=machine.device(),
+            threads=machine.threads(),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        ),
+    )
+    text = json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True, allow_nan=False)
+    write_atomically(path, text + "\n")
+    wanted = {path.parent / entry.path for entry in artifacts.values()}
+    for old in path.with_suffix("").glob("*"):
+        if old not in wanted:  # an artifact of the record replaced
+            old.unlink()
+    return record
+
+
+def is_stale(record: Record) -> bool:
+    """Whether the code that made the record differs from the code that is here now."""
+    try:
+        recipe = record.make_recipe()
+        return fingerprint(recipe.modules()) != record.provenance.fingerprint
+    except EffbookError:  # its recipe is gone or has other fields
+        return True
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean over seeds; the half-width of the 95 % t-interval is None for fewer than two values."""
+
+    mean: float
+    half_width: float | None
+    n: int
+
+    def __iter__(self):
+        return iter((self.mean, self.half_width, self.n))
+
+
+def summarise(values: list[float]) -> Summary:
+    """Mean, half-width of the 95 % t-interval and count of the values of several seeds."""
+    if not values:
+        raise EffbookError("there are no values to summarise", "run the recipe first")
+    n = len(values)
+    mean = statistics.fmean(values)
+    if n < 2:
+        return Summary(mean, None, n)
+    from scipy.stats import t
+
+    return Summary(mean, float(t.ppf(0.975, n - 1)) * statistics.stdev(values) / math.sqrt(n), n)
+
+
+def _check(recipe: Recipe, result: Result) -> None:
+    """Refuse what strict JSON cannot hold, before anything is written."""
+    for name, values in [*((n, [v]) for n, v in result.metrics.items()), *result.series.items()]:
+        for value in values:
+            if isinstance(value, float) and not math.isfinite(value):
+                raise EffbookError(
+                    f"{recipe.name} {recipe.key} measured {name} = {value}",
+                    "give None and a note where a metric does not exist; the work folder and all records are kept",
+                )
+
+
+def _keep(file: Path, record_path: Path) -> Artifact:
+    """Copy an artifact beside the record under a name with its hash, so that an older record's stays whole."""
+    digest = _sha256(file)
+    target = record_path.with_suffix("") / f"{file.stem}-{digest[:8]}{file.suffix}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    shutil.copyfile(file, temporary)
+    os.replace(temporary, target)
+    relative = target.relative_to(record_path.parent).as_posix()
+    return Artifact(path=relative, sha256=digest, size_bytes=target.stat().st_size)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is not strict JSON")
