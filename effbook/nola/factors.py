@@ -10,8 +10,6 @@ Two matters decide what a training step costs here.
   The basis, too large for a cache, is then read once a pass and not once a layer; that makes NOLA as cheap as LoRA.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -69,7 +67,7 @@ class Factors(nn.Module):
         self.bound = {
             "language": {"A": s.k**-0.5, "B": s.l**-0.5},
             "vision": {"A": rows**-0.5, "B": s.rank**-0.5},  # kaiming-uniform with a = sqrt 5 is 1/sqrt(fan in)
-            # Var(AB) = r Var(A) Var(B), Var(A) = k Var(alpha) bound^2/3 = bound^2/3, wanted: 2 / fan_in
+            # Var(AB) = r Var(A) Var(B), Var(A) = |alpha|^2 bound^2 / 3 = bound^2 / 3, wanted: 2 / fan_in
             "scratch": {"A": kaiming, "B": kaiming},
         }[s.init]
         self._held: dict[str, Tensor] = {}
@@ -88,11 +86,10 @@ class Factors(nn.Module):
                 p.zero_()
             elif self.settings.init == "vision":
                 p.fill_(1.0 / p.numel())
-            else:  # scratch: uniform of variance 1/k. The text doesn't say how it starts
+            else:  # scratch: a random direction of norm 1. The text doesn't say how training from scratch starts
                 start = stream_of(f"{self.name}/{side}/coefficients")
-                bound = math.sqrt(3.0 / p.numel())
-                row = Basis(seed=self.settings.seed, stream=start, count=1, rows=1, cols=p.numel(), bound=bound)
-                p.copy_(generate(row, device=p.device).view(-1))
+                row = Basis(seed=self.settings.seed, stream=start, count=1, rows=1, cols=p.numel(), bound=1.0)
+                p.copy_(nn.functional.normalize(generate(row, device=p.device).view(-1), dim=0))
 
     @property
     def scale(self) -> float:

@@ -1,7 +1,7 @@
 """PRANC, the rival: a layer's whole weight, as one long vector, is a combination of random vectors.
 
-theta = sum_i alpha_i theta_i, with theta_i frozen and random and alpha_i trained ("Efficiency of NOLA compared to PRANC",
-section 3.2.3; written from that text). For d*d weights and k vectors a pass costs about k d^2, where NOLA's costs k d r.
+theta = sum_i alpha_i theta_i, with theta_i frozen and random and alpha_i trained (written from section 3.2.3,
+"Efficiency of NOLA compared to PRANC"). For d*d weights and k vectors a pass costs about k d^2, where NOLA's takes k d r.
 """
 
 import math
@@ -46,7 +46,7 @@ class PRANCLayer(nn.Module):
         super().__init__()
         self.settings, shape = settings, base.weight.shape
         fan_in = math.prod(shape[1:])
-        # alpha has variance 1/k at the start, hence Var(theta) = bound^2 / 3: a Kaiming-initialised weight's 2 / fan_in.
+        # alpha has norm 1 at the start, hence Var(theta) = bound^2 / 3, a Kaiming-initialised weight's 2 / fan_in
         bound = settings.k**-0.5 if settings.keep_base else math.sqrt(6.0 / fan_in)
         self.basis = Basis(
             seed=settings.seed,
@@ -59,8 +59,8 @@ class PRANCLayer(nn.Module):
         start = torch.zeros(settings.k, device=device_of(base), dtype=compute_dtype(base))
         if not settings.keep_base:
             stream = stream_of(f"{name}/theta/coefficients")
-            one = {"count": 1, "rows": 1, "cols": settings.k, "bound": math.sqrt(3.0 / settings.k)}
-            start.copy_(generate(Basis(seed=settings.seed, stream=stream, **one), device=start.device).view(-1))
+            one = Basis(seed=settings.seed, stream=stream, count=1, rows=1, cols=settings.k, bound=1.0)
+            start.copy_(F.normalize(generate(one, device=start.device).view(-1), dim=0))
         self.alpha = nn.Parameter(start)
         self.base, self.shape = base.requires_grad_(False), shape
         if not settings.keep_base:
