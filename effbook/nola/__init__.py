@@ -7,6 +7,7 @@
 """
 
 from effbook.nola.basis import Basis, combine, generate, stream_of
+from effbook.nola.checkpoint import load, save
 from effbook.nola.config import NOLASettings
 from effbook.nola.inject import adapt, adapted, count_parameters, split_fused
 from effbook.nola.layer import NOLAConv2d, NOLALayer, NOLALinear, near_square
@@ -25,7 +26,9 @@ __all__ = [
     "combine",
     "count_parameters",
     "generate",
+    "load",
     "near_square",
+    "save",
     "split_fused",
     "stream_of",
 ]

@@ -169,6 +169,7 @@ class SharedBasis:
         self._held: dict[tuple, Tensor] = {}
         self._ready: dict[int, tuple[Tensor, Tensor]] = {}
         self._running = False
+        self._hooks: list = []
 
     def register(self, factors: Factors) -> None:
         self.members.append(factors)
@@ -176,8 +177,14 @@ class SharedBasis:
     def follow(self, model: nn.Module) -> None:
         """Compute the members' A and B whenever `model` is called."""
         # Bound methods, not lambdas: a deep copy of the model then gets hooks to its own shared basis.
-        model.register_forward_pre_hook(self._begin)
-        model.register_forward_hook(self._end, always_call=True)
+        self._hooks.append(model.register_forward_pre_hook(self._begin))
+        self._hooks.append(model.register_forward_hook(self._end, always_call=True))
+
+    def release(self) -> None:
+        """Follow no model any more, and let go of what was held."""
+        while self._hooks:
+            self._hooks.pop().remove()
+        self.members, self._held, self._ready = [], {}, {}
 
     def held(self, side: str, like: Tensor) -> Tensor:
         """The basis [k, largest m*r] on like's device, in its dtype."""

@@ -7,14 +7,14 @@ from torch import nn
 
 from effbook.errors import EffbookError
 from effbook.nola.config import NOLASettings
-from effbook.nola.factors import Factors, SharedBasis
+from effbook.nola.factors import SharedBasis
 from effbook.nola.layer import (
     NOLAConv2d,
     NOLALayer,
     NOLALinear,
     Targets,
+    adaptable,
     is_conv1d,
-    is_linear,
     matching,
     names,
     replace,
@@ -44,7 +44,7 @@ def adapt(model: nn.Module, settings: NOLASettings, *, targets: Targets, also_tr
     taken = {id(inner) for m in model.modules() if isinstance(m, NOLALayer) for inner in m.modules()}
 
     def suits(module: nn.Module) -> bool:
-        return id(module) not in taken and (is_linear(module) or isinstance(module, nn.Conv2d))
+        return id(module) not in taken and adaptable(module)
 
     found = matching(model, targets, suits)
     for target in also_train:
@@ -64,11 +64,6 @@ def adapt(model: nn.Module, settings: NOLASettings, *, targets: Targets, also_tr
 def adapted(model: nn.Module) -> dict[str, NOLALayer]:
     """The NOLA layers of a model by their qualified names."""
     return {name: m for name, m in model.named_modules() if isinstance(m, NOLALayer)}
-
-
-def factors_of(model: nn.Module) -> dict[str, Factors]:
-    """Every pair of coefficient vectors in a model, by the name that its basis comes from."""
-    return {m.name: m for m in model.modules() if isinstance(m, Factors)}
 
 
 def count_parameters(model: nn.Module, *, exclude: Sequence[str] = ()) -> int:

@@ -33,9 +33,19 @@ def features(module: nn.Module) -> tuple[int, int]:
     return module.in_features, module.out_features
 
 
+def matrix_shape(module: nn.Module) -> tuple[int, int]:
+    """(m, n) of the matrix that Eq. 3.2 changes: a linear layer's in x out, a convolution's near-square reshape."""
+    return near_square(module.weight.numel()) if isinstance(module, nn.Conv2d) else features(module)
+
+
 def is_linear(module: nn.Module) -> bool:
     """Whether NOLA can stand beside this module as beside a linear layer."""
     return is_conv1d(module) or (hasattr(module, "in_features") and hasattr(module, "out_features"))
+
+
+def adaptable(module: nn.Module) -> bool:
+    """Whether NOLA knows how to adapt this module."""
+    return is_linear(module) or isinstance(module, nn.Conv2d)
 
 
 def add_low_rank(y: Tensor | None, x: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
@@ -154,7 +164,7 @@ class NOLALinear(NOLALayer):
     ) -> None:
         if not is_linear(base):
             raise EffbookError(f"{name or 'The layer'} is a {type(base).__name__}", "give NOLALinear a linear layer")
-        rows, cols = features(base)
+        rows, cols = matrix_shape(base)
         place = {"device": device_of(base), "dtype": compute_dtype(base)}
         super().__init__(base, Factors(rows, cols, settings=settings, name=name, shared=shared, **place))
 
@@ -183,7 +193,7 @@ class NOLAConv2d(NOLALayer):
     ) -> None:
         if not isinstance(base, nn.Conv2d):
             raise EffbookError(f"{name or 'The layer'} is a {type(base).__name__}", "give NOLAConv2d an nn.Conv2d")
-        shape, (d1, d2) = base.weight.shape, near_square(base.weight.numel())
+        shape, (d1, d2) = base.weight.shape, matrix_shape(base)
         place = {"device": device_of(base), "dtype": compute_dtype(base)}
         fan_in = math.prod(shape[1:])
         super().__init__(base, Factors(d1, d2, settings=settings, name=name, fan_in=fan_in, shared=shared, **place))

@@ -1,7 +1,7 @@
 """PRANC, the rival: a layer's whole weight, as one long vector, is a combination of random vectors.
 
 theta = sum_i alpha_i theta_i, with theta_i frozen and random and alpha_i trained (written from section 3.2.3,
-"Efficiency of NOLA compared to PRANC"). For d*d weights and k vectors a pass costs about k d^2, where NOLA's takes k d r.
+"Efficiency of NOLA compared to PRANC"). For d*d weights and k vectors a pass costs about k d^2, with NOLA about k d r.
 """
 
 import math
