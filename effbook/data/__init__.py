@@ -1,0 +1,121 @@
+"""Data sets and weight files: described by manifests, fetched once into a cache, checked byte for byte."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from effbook.data.cache import cache_folder, is_cached, is_generated, verify
+from effbook.data.fetch import fetch, remedy
+from effbook.data.images import ImageFiles, ImageSet
+from effbook.data.manifest import Manifest, digest, manifest, manifests
+from effbook.data.text import Instruction, Pair
+from effbook.errors import EffbookError
+
+__all__ = [
+    "ImageFiles",
+    "ImageSet",
+    "Instruction",
+    "Manifest",
+    "Pair",
+    "cache_folder",
+    "digest",
+    "fetch",
+    "is_cached",
+    "list_images",
+    "load_images",
+    "load_instructions",
+    "load_pairs",
+    "manifest",
+    "manifests",
+    "verify",
+]
+
+DEFAULT_IMAGE_PX = 224
+
+
+def load_images(
+    name: str, split: str, *, image_px: int = DEFAULT_IMAGE_PX, indices: Sequence[int] | None = None
+) -> ImageSet:
+    """Images and labels of a split as arrays, from the cache (nothing is downloaded).
+
+    ``images`` uint8 [N, H, W] or [N, H, W, 3]. Sets of image files are cut to ``image_px`` squares, and only those
+    that ``indices`` names are decoded; sets of one size keep it. Raises `EffbookError` if it isn't fetched.
+    """
+    from effbook.data import folders, images
+
+    described = _described(name, split, "images")
+    if described.loader in folders.FOLDER_READERS:
+        files = list_images(name, split)
+        chosen = np.arange(len(files)) if indices is None else np.asarray(indices, dtype=np.int64)
+        pictures = np.empty((len(chosen), image_px, image_px, 3), dtype=np.uint8)
+        for row, index in enumerate(chosen):
+            pictures[row] = images.decode(files.paths[index], image_px)
+        return ImageSet(images=pictures, labels=files.labels[chosen], classes=files.classes)
+    found = images.ARRAY_READERS[described.loader](_cached(described), split, described)
+    _count(described, split, len(found.images))
+    if indices is None:
+        return found
+    chosen = np.asarray(indices, dtype=np.int64)
+    return ImageSet(images=found.images[chosen], labels=found.labels[chosen], classes=found.classes)
+
+
+def list_images(name: str, split: str) -> ImageFiles:
+    """Paths and labels of a split that lies as image files, for choosing few of them or streaming many."""
+    from effbook.data import folders
+
+    described = _described(name, split, "images")
+    if described.loader not in folders.FOLDER_READERS:
+        raise EffbookError(f"{name} does not lie as image files", "use load_images")
+    found = folders.FOLDER_READERS[described.loader](_cached(described), split, described)
+    _count(described, split, len(found))
+    return found
+
+
+def load_pairs(name: str, split: str) -> list[Pair]:
+    """Data-to-text pairs of a split, from the cache; raises `EffbookError` if it isn't fetched."""
+    from effbook.data import text
+
+    described = _described(name, split, "pairs")
+    found = text.PAIR_READERS[described.loader](_cached(described), split)
+    _count(described, split, len(found))
+    return found
+
+
+def load_instructions(name: str, split: str) -> list[Instruction]:
+    """Prompts and answers of a split, from the cache; raises `EffbookError` if it isn't fetched."""
+    from effbook.data import text
+
+    described = _described(name, split, "instructions")
+    found = text.INSTRUCTION_READERS[described.loader](_cached(described), split)
+    _count(described, split, len(found))
+    return found
+
+
+def _described(name: str, split: str, kind: str) -> Manifest:
+    described = manifest(name)
+    if described.kind != kind:
+        raise EffbookError(f"{name} holds {described.kind}, not {kind}", "effbook data list shows what each one holds")
+    if split not in described.splits:
+        raise EffbookError(f"{name} has no split {split!r}", f"choose {' or '.join(described.splits)}")
+    return described
+
+
+def _cached(described: Manifest):
+    first = described.sources[0]
+    on_this_machine = first.kind == "package" and first.registry == "inside"
+    if is_generated(described) or on_this_machine or is_cached(described.name):
+        return fetch(described.name)
+    local = next((s for s in described.sources if s.kind == "local"), None)
+    raise EffbookError(
+        f"{described.name} has not been fetched, or its copy in {cache_folder()} is damaged",
+        f"run 'effbook data fetch {described.name}'" if local is None else remedy(described),
+    )
+
+
+def _count(described: Manifest, split: str, found: int) -> None:
+    wanted = described.splits[split]
+    if wanted is not None and found != wanted:
+        raise EffbookError(
+            f"{described.name} has {found} items in {split} where its manifest counts {wanted}",
+            f"run 'effbook data verify {described.name}'",
+        )
