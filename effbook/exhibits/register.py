@@ -1,0 +1,159 @@
+"""The register: every exhibit, read from `register/*.yaml`; and the recipes that an exhibit or a name stands for."""
+
+import functools
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from effbook.errors import EffbookError
+from effbook.exhibits.schema import Column, Exhibit, Row
+from effbook.experiments.profiles import NotInProfileError, check_profile, scale, seeds, with_seeds
+from effbook.experiments.recipe import SYSTEMS, Recipe, make, nearest, recipe_names
+
+FOLDER = Path(__file__).parent / "register"
+COUNTS = "nola-count"
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe, and a key that is there twice is an error instead of the last one winning."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.MarkedYAMLError(problem=f"the key {key!r} is there twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def read(path: Path) -> Exhibit:
+    """The exhibit of one file; EffbookError with file and key if it is not valid."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (it is a SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise EffbookError(f"{path.name}, line {line}: {error.problem}", "correct the file") from None
+    try:
+        found = Exhibit.model_validate(content)
+    except ValidationError as error:
+        raise EffbookError(f"{path.name}: {_sentence(error)}", "correct the file") from None
+    if found.id != path.stem:
+        raise EffbookError(f"{path.name} holds the exhibit {found.id}", f"name the file {found.id}.yaml")
+    return found
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    *where, key = first["loc"] or ("the file",)
+    place = ".".join(str(part) for part in where)
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {key!r}" + (f" in {place}" if place else "")
+    message = first["msg"].removeprefix("Value error, ")
+    return message if first["type"] == "value_error" else f"{place}{'.' if place else ''}{key}: {message}"
+
+
+@functools.cache
+def _read_all(folder: Path) -> dict[str, Exhibit]:
+    found = {path.stem: read(path) for path in sorted(folder.glob("*.yaml"), key=_in_book_order)}
+    for one in found.values():
+        for claim in one.claims:
+            for cell in (c for test in claim.tests for c in test.cells if c.exhibit is not None):
+                other = found.get(cell.exhibit)
+                if (
+                    other is None
+                    or cell.row not in {r.id for r in other.rows}
+                    or cell.column not in {c.id for c in other.columns}
+                ):
+                    raise EffbookError(
+                        f"{one.id}.yaml: claim {claim.id} reads {cell.exhibit} / {cell.row} / {cell.column}, "
+                        "which is not there",
+                        "correct the file",
+                    )
+    return found
+
+
+def _in_book_order(path: Path) -> tuple:
+    kind, _, number = path.stem.partition("-")
+    parts = number.partition("-")[0].split(".")
+    return (kind == "prose", [(not p.isdigit(), int(p) if p.isdigit() else 0, p) for p in parts], path.stem)
+
+
+def register(folder: Path = FOLDER) -> dict[str, Exhibit]:
+    """Every exhibit by its id, in the book's order; EffbookError if a file is not valid."""
+    return dict(_read_all(folder))
+
+
+def exhibit(exhibit_id: str) -> Exhibit:
+    """The exhibit of an id such as "tab-3.12"; EffbookError with near names if there is none."""
+    known = register()
+    if exhibit_id not in known:
+        raise EffbookError(f"there is no exhibit {exhibit_id!r}", nearest(exhibit_id, list(known)))
+    return known[exhibit_id]
+
+
+def recipe_of(found: Exhibit, row: Row, column: Column) -> Recipe | None:
+    """The recipe, at paper scale, that measures a cell; None where nothing does."""
+    fields = found.recipe_fields(row, column)
+    return None if fields is None else _made(tuple(sorted(fields.items())))
+
+
+@functools.lru_cache(maxsize=4096)
+def _made(items: tuple[tuple[str, Any], ...]) -> Recipe:
+    fields = dict(items)
+    return make(fields.pop("name"), **fields)
+
+
+@functools.lru_cache(maxsize=8192)
+def runs_of(recipe: Recipe, profile: str) -> tuple[Recipe, ...]:
+    """What runs under `profile` for a recipe of the dissertation, one a seed; () if nothing does."""
+    try:
+        scaled = scale(recipe, profile)
+    except NotInProfileError:
+        return ()
+    return tuple(with_seeds(scaled, seeds(recipe, profile)))
+
+
+def recipes_of_exhibit(found: Exhibit, profile: str, *, arithmetic: bool | None = None) -> list[Recipe]:
+    """The runs of one exhibit; parameter counts are among them under `paper` only, unless `arithmetic` says."""
+    counts = profile == "paper" if arithmetic is None else arithmetic
+    runs: dict[Recipe, None] = {}
+    for row in found.rows:
+        for column in found.columns:
+            if (recipe := recipe_of(found, row, column)) is not None and (counts or not column.arithmetic):
+                runs.update(dict.fromkeys(runs_of(recipe, "paper" if column.arithmetic else profile)))
+    return list(runs)
+
+
+def recipes_of(what: str, profile: str) -> list[Recipe]:
+    """The runs that `what` stands for, scaled to `profile`, one a seed, without doubles.
+
+    `what` is an exhibit's id, a system, a recipe's name, a notebook's path or stem, or "all". Raises EffbookError with
+    near names for anything else, and for an exhibit that has no run under the profile.
+    """
+    check_profile(profile)
+    known = register()
+    stem = PurePosixPath(what).with_suffix("").name if what.endswith(".ipynb") else what
+    notebooks: dict[str, list[Exhibit]] = {}
+    for one in known.values():
+        notebooks.setdefault(PurePosixPath(one.notebook).stem, []).append(one)
+
+    if what in known:
+        chosen = [known[what]]
+    elif what == "all":
+        chosen = list(known.values())
+    elif what in SYSTEMS:
+        chosen = [one for one in known.values() if what in one.systems]
+    elif stem in notebooks and (stem == what or what.endswith(notebooks[stem][0].notebook)):
+        chosen = notebooks[stem]
+    elif what in recipe_names():
+        every = (run for one in known.values() for run in recipes_of_exhibit(one, profile))
+        return list(dict.fromkeys(run for run in every if run.name == what))
+    else:
+        names = [*known, *SYSTEMS, *notebooks, *recipe_names(), "all"]
+        raise EffbookError(f"{what!r} is no exhibit, system, notebook or recipe", nearest(what, names))
+    found = list(dict.fromkeys(run for one in chosen for run in recipes_of_exhibit(one, profile)))
+    if not found and len(chosen) == 1:
+        why = chosen[0].why or "none of its rows has a recipe that runs at this scale"
+        raise EffbookError(f"{what} has no {profile} run: {why}", "choose another profile or exhibit")
+    return found
