@@ -1,0 +1,117 @@
+"""What each profile changes in the dissertation's NOLA recipes: the one place, readable as a table.
+
+`paper` changes nothing. A value may be a function of the paper recipe, where the scaled one depends on it; `SKIP` in its
+place says that the recipe has no run under that profile.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from effbook.experiments.nola.profiles_language import INSTRUCTION, LANGUAGE
+from effbook.experiments.profiles import register_profiles
+from effbook.experiments.recipe import Recipe
+
+SKIP = object()
+
+# ------------------------------------------------------------------------------------------------- vision
+
+# No ImageNet ViT is in a package: ViT-S/14 stands in for ViT-B and ViT-L, but not for the self-supervised MAE ones.
+SMALL_VIT = {"vit-b": "vit-s14", "vit-l": "vit-s14"}
+# CIFAR-10 is itself; MNIST, far from the backbone's photographs, stands in for Aircraft. No others are in a package.
+SMALL_IMAGES = {"cifar10": "cifar10", "aircraft": "mnist"}
+# Chosen on held-out training images of CIFAR-10 at 10 shots, each from the dissertation's own grid for the method.
+MINI_RATE = {"linear": 5e-3, "lora": 5e-3, "nola": 5e-3, "full": 5e-5, "nearest": 1e-3}
+
+
+def smaller_k(recipe: Any) -> int:
+    """Keep NOLA's count against LoRA's: a third of rank 4 for ViT-B's rows, all or half of rank 1 for ViT-L's."""
+    return recipe.k * 3 // 8 if recipe.model == "vit-l" else recipe.k // 2
+
+
+VISION = {
+    "smoke": {
+        "model": "toy",
+        "dataset": "toy-shapes",
+        "k": 8,
+        "epochs": 2,
+        "learning_rates": (1e-3,),
+        "test_images": 20,
+        "image_px": 28,
+        "initialisations": 1,
+    },
+    "mini": {
+        "model": lambda r: SMALL_VIT.get(r.model, SKIP),
+        "dataset": lambda r: SMALL_IMAGES.get(r.dataset, SKIP),
+        "k": smaller_k,
+        "epochs": 20,
+        "learning_rates": lambda r: (MINI_RATE[r.method],),
+        "test_images": 1000,
+        "image_px": 56,  # 16 patches
+        "initialisations": 1,  # each seed draws its own images
+    },
+    "lab": {
+        "model": lambda r: SMALL_VIT.get(r.model, SKIP),
+        "dataset": lambda r: SMALL_IMAGES.get(r.dataset, SKIP),
+        "k": smaller_k,
+        "image_px": 112,
+        "initialisations": 1,
+    },
+}
+
+# ------------------------------------------------------------------------------------------------- from scratch
+
+SCRATCH_CNN = {
+    "smoke": {
+        "model": "resnet20",
+        "dataset": "toy-shapes",
+        "rank": 2,
+        "k": 4,
+        "k_classifier": 8,
+        "epochs": 1,
+        "batch_size": 16,
+        "train_images": 32,
+        "test_images": 20,
+    },
+    "mini": {
+        "model": lambda r: "resnet20" if r.model == "resnet20" else SKIP,  # ImageNet-100 is in no package
+        "epochs": 10,  # of 200, on a fifth of the images
+        "batch_size": 128,
+        "learning_rate": lambda r: r.learning_rate * 5,  # far fewer steps
+        "train_images": 1000,
+        "test_images": 1000,
+    },
+    "lab": {"model": lambda r: "resnet20" if r.model == "resnet20" else SKIP, "epochs": 100},
+}
+SCRATCH_MLP = {
+    "smoke": {"dataset": "digits", "epochs": 2, "train_images": 512},
+    "mini": {"epochs": 10},
+    "lab": {},
+}
+SUBSPACE = {
+    "smoke": {"d": 4, "n": lambda r: min(r.n, 8)},
+    "mini": {},  # the paper's own protocol takes seconds
+    "lab": {},
+}
+
+# recipe name -> profile -> field -> value, or a function of the paper recipe
+TABLE: dict[str, dict[str, dict[str, Any | Callable[[Any], Any]]]] = {
+    "nola-vision": VISION,
+    "nola-language": LANGUAGE,
+    "nola-instruction": INSTRUCTION,
+    "nola-scratch-cnn": SCRATCH_CNN,
+    "nola-scratch-mlp": SCRATCH_MLP,
+    "nola-subspace": SUBSPACE,
+}
+SEEDS = {"nola-vision": {"paper": tuple(range(12))}}  # four sets of images, three initialisations each
+
+
+def scale(recipe: Recipe, profile: str) -> Recipe | None:
+    """Return the recipe that runs under `profile`, or None where none does."""
+    changes = TABLE[recipe.name].get(profile, {})
+    values = {field: value(recipe) if callable(value) else value for field, value in changes.items()}
+    return None if SKIP in values.values() else replace(recipe, **values)
+
+
+for _name in TABLE:
+    register_profiles(_name, scale, seeds=SEEDS.get(_name))
