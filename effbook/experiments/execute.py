@@ -5,11 +5,13 @@ import importlib
 import json
 import os
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 import psutil
@@ -139,10 +141,8 @@ class _PeakMemory:
     def __enter__(self) -> "_PeakMemory":
         self._process, self._stop = psutil.Process(), threading.Event()
         self.size_bytes, self.gpu_bytes = self._process.memory_info().rss, None
-        if machine.gpu_bytes() is not None:
-            import torch
-
-            torch.cuda.reset_peak_memory_stats()
+        if _cuda() is not None:
+            _cuda().reset_peak_memory_stats()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
         return self
@@ -155,10 +155,14 @@ class _PeakMemory:
         self._stop.set()
         self._thread.join()
         self.size_bytes = max(self.size_bytes, self._process.memory_info().rss)
-        if machine.gpu_bytes() is not None:
-            import torch
+        if _cuda() is not None:
+            self.gpu_bytes = _cuda().max_memory_allocated()
 
-            self.gpu_bytes = torch.cuda.max_memory_allocated()
+
+def _cuda() -> Any:
+    """torch.cuda if torch was imported and there is a GPU; torch isn't imported just to ask."""
+    torch = sys.modules.get("torch")
+    return torch.cuda if torch is not None and torch.cuda.is_available() else None
 
 
 def execute_all(

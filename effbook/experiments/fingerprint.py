@@ -9,78 +9,74 @@ import ast
 import functools
 import hashlib
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
 from effbook.errors import EffbookError
 
 _ROOT = "effbook"
-_SPINE = frozenset(
-    f"{_ROOT}.experiments{suffix}"
-    for suffix in (
-        "",
-        ".context",
-        ".execute",
-        ".fingerprint",
-        ".ledger",
-        ".machine",
-        ".plan",
-        ".profiles",
-        ".progress",
-        ".recipe",
-        ".records",
-    )
-) | {_ROOT, f"{_ROOT}.errors"}
+_SPINE = re.compile(  # a system's profiles choose fields, which are in the key already
+    r"effbook(\.errors|\.experiments"
+    r"(\.(context|execute|fingerprint|ledger|machine|plan|profiles|progress|recipe|records|[a-z]+\.profiles))?)?"
+)
 
 
 def fingerprint(modules: tuple[str, ...]) -> str:
     """The first 16 hexadecimal characters of the sha256 over the code of the modules and of all that they import."""
-    files = [(name, path) for name in closure(modules) if (path := _source(name)) is not None]
-    stats = tuple((name, str(path), path.stat().st_mtime_ns, path.stat().st_size) for name, path in files)
-    return _digest(stats)
+    return _fingerprint(modules, _state(modules))
+
+
+@functools.lru_cache(maxsize=256)
+def _fingerprint(modules: tuple[str, ...], _state: tuple) -> str:
+    hashed = hashlib.sha256()
+    for name in closure(modules):
+        path = _source(name)
+        code = _residue(path) if path.name == "__init__.py" else _without_docstrings(_parse(path)).body
+        if code:
+            hashed.update(f"{name}\n{[_plain(node) for node in code]}\n".encode())
+    return hashed.hexdigest()[:16]
+
+
+def _state(modules: tuple[str, ...]) -> tuple:
+    """Changes whenever a source file does, so that one process fingerprints each state of the code once."""
+    files = {*Path(sys.modules[_ROOT].__file__).parent.rglob("*.py"), *filter(None, map(_source, modules))}
+    return tuple((str(file), (stat := file.stat()).st_mtime_ns, stat.st_size) for file in sorted(files))
 
 
 def closure(modules: tuple[str, ...]) -> list[str]:
     """Names of the modules whose code counts: the given ones and what they import of effbook, sorted."""
-    seen: set[str] = set()
-    waiting = list(modules)
     for name in modules:
         if _source(name) is None:
             raise EffbookError(f"the module {name} has no source to fingerprint", "check the recipe's `modules`")
+    seen: set[str] = set()
+    waiting = list(modules)
     while waiting:
         name = waiting.pop()
-        if name in seen or name in _SPINE:
-            continue
-        path = _source(name)
-        if path is None:
-            continue
-        seen.add(name)
-        stat = path.stat()
-        given = name in modules
-        waiting += _imports(name, str(path), stat.st_mtime_ns, stat.st_size, given)
+        if name not in seen and not _SPINE.fullmatch(name) and _source(name) is not None:
+            seen.add(name)
+            waiting += _imports(name, given=name in modules)
     return sorted(seen)
 
 
-@functools.cache
-def _imports(module: str, path: str, _mtime: int, _size: int, given: bool) -> tuple[str, ...]:
+def _imports(module: str, *, given: bool) -> list[str]:
     """Modules of effbook that the module imports at any depth of its code, names followed to where they are defined."""
-    is_package = Path(path).name == "__init__.py"
-    if is_package and not given and not _residue(path):
-        return ()  # it only passes names on, and whoever imports one was led past it
-    package = module if is_package else module.rpartition(".")[0]
+    path = _source(module)
+    if path.name == "__init__.py" and not given and not _residue(path):
+        return []  # it only passes names on, and whoever imports one was led past it
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     found: list[str] = []
     for node in ast.walk(_without_type_checking(_parse(path))):
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names if _within(alias.name)]
-            for alias in node.names:  # `import effbook.nola` gives every name of the package
-                if _within(alias.name) and _is_package(alias.name):
-                    found += _passed_on(alias.name).values()
+            for alias in node.names:
+                if _within(alias.name):
+                    found += _defining(alias.name, "*")  # `import effbook.nola` gives every name of the package
         elif isinstance(node, ast.ImportFrom):
             base = _absolute(package, node)
             if base is not None and _within(base):
                 for alias in node.names:
                     found += _defining(base, alias.name)
-    return tuple(dict.fromkeys(found))
+    return found
 
 
 def _defining(base: str, name: str) -> list[str]:
@@ -102,7 +98,7 @@ def _defining(base: str, name: str) -> list[str]:
 def _passed_on(package: str) -> dict[str, str]:
     """Name -> module, for each name that the package's `__init__` imports from within effbook."""
     names: dict[str, str] = {}
-    for node in _parse(str(_source(package))).body:
+    for node in _parse(_source(package)).body:
         if isinstance(node, ast.ImportFrom):
             base = _absolute(package, node)
             if base is not None and _within(base):
@@ -112,7 +108,7 @@ def _passed_on(package: str) -> dict[str, str]:
     return names
 
 
-def _residue(path: str) -> list[ast.stmt]:
+def _residue(path: Path) -> list[ast.stmt]:
     """What an `__init__` does besides passing names on."""
 
     def idle(node: ast.stmt) -> bool:
@@ -121,17 +117,6 @@ def _residue(path: str) -> list[ast.stmt]:
         return isinstance(node, ast.Import | ast.ImportFrom) or is_all or is_docstring
 
     return [node for node in _parse(path).body if not idle(node)]
-
-
-@functools.cache
-def _digest(stats: tuple[tuple[str, str, int, int], ...]) -> str:
-    hashed = hashlib.sha256()
-    for name, path, _, _ in stats:
-        tree = _parse(path)
-        code = _residue(path) if Path(path).name == "__init__.py" else _without_docstrings(tree).body
-        if code:
-            hashed.update(f"{name}\n{[_plain(node) for node in code]}\n".encode())
-    return hashed.hexdigest()[:16]
 
 
 def _plain(node: object) -> object:
@@ -163,8 +148,8 @@ def _without_type_checking(tree: ast.Module) -> ast.Module:
     return tree
 
 
-def _parse(path: str) -> ast.Module:
-    return ast.parse(Path(path).read_text(encoding="utf-8"))
+def _parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def _absolute(package: str, node: ast.ImportFrom) -> str | None:

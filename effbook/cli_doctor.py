@@ -1,0 +1,90 @@
+"""What this machine can run, and what it lacks."""
+
+import importlib.metadata
+import importlib.util
+import shutil
+
+import psutil
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from effbook.errors import EffbookError
+from effbook.experiments import machine
+from effbook.experiments.machine import GIB
+from effbook.experiments.profiles import PROFILES
+
+
+def show() -> None:
+    """Print the machine, the optional programs and packages, the data, and each profile with what it lacks here."""
+    console = Console()
+    for title, rows in (
+        ("Machine", _machine()),
+        ("Optional", _optional()),
+        ("Data", _data()),
+        ("Profiles", [(profile, *_profile(profile)) for profile in PROFILES]),
+    ):
+        table = Table(title=title, show_header=False, title_justify="left")
+        for row in rows:
+            table.add_row(*(escape(cell) for cell in row))
+        console.print(table)
+
+
+def _machine() -> list[tuple[str, str]]:
+    gpu = machine.gpu_bytes()
+    return [
+        ("processor", f"{machine.device()}, {psutil.virtual_memory().total / GIB:.0f} GiB of memory"),
+        ("GPU", f"{gpu / GIB:.0f} GiB" if gpu else "none: lab and most of paper wait for a CUDA GPU"),
+        ("torch", _version("torch") or "missing: pip install -r requirements.txt"),
+    ]
+
+
+def _optional() -> list[tuple[str, str]]:
+    rows = []
+    for program, purpose in (("java", "METEOR"), ("npm", "data from that registry"), ("git", "provenance of records")):
+        rows.append((program, shutil.which(program) or f"missing: needed for {purpose}"))
+    for package, purpose in (("bitsandbytes", "an 8-bit base"), ("torchao", "an 8-bit base, other kind")):
+        rows.append((package, _version(package) or f"missing: pip install {package}, for {purpose}"))
+    return rows + _text_metrics()
+
+
+def _text_metrics() -> list[tuple[str, str]]:
+    if importlib.util.find_spec("effbook.evaluate.text") is None:
+        return []
+    from effbook.evaluate import text
+
+    return [(metric, f"missing: {why}") for metric, why in text.available().items() if why]
+
+
+def _data() -> list[tuple[str, str]]:
+    from effbook import data
+    from effbook.data.cache import cache_folder
+
+    folder = cache_folder()
+    exists = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    cached = [name for name in data.manifests() if data.is_cached(name)]
+    return [
+        ("cache", f"{folder} ({shutil.disk_usage(exists).free / GIB:.0f} GiB free)"),
+        ("cached", ", ".join(cached) or "nothing yet: effbook data fetch"),
+    ]
+
+
+def _profile(profile: str) -> tuple[str, str]:
+    """How many runs of the register can run here, and what the others lack."""
+    from effbook.exhibits import recipes_of
+
+    try:
+        recipes = recipes_of("all", profile)
+    except EffbookError as error:
+        return "no runs", str(error)
+    lacks = [machine.missing(recipe.needs()) for recipe in recipes]
+    able = sum(not lack for lack in lacks)
+    missing = sorted({item for lack in lacks for item in lack})
+    return f"{able} of {len(recipes)} runs", f"missing: {', '.join(missing)}" if missing else "complete"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,64 @@
+"""The tables that the commands print."""
+
+from rich.console import Console
+from rich.table import Table
+
+from effbook.experiments.ledger import Line
+from effbook.experiments.machine import GIB
+from effbook.experiments.plan import Plan
+from effbook.experiments.progress import duration
+
+
+def show_plan(plan: Plan, profile: str) -> None:
+    """The runs of a plan, and the sums of those to do."""
+    table = Table(title=f"Runs under {profile}")
+    for column, side in (("run", "left"), ("seed", "right"), ("state", "left"), ("time", "right")):
+        table.add_column(column, justify=side)
+    table.add_column("GPU GiB", justify="right")
+    table.add_column("missing here")
+    for run in plan.runs:
+        gpu = f"{run.cost.gpu_bytes / GIB:.0f}" if run.cost.gpu_bytes else ""
+        name = f"{run.recipe.name} {run.recipe.key}"
+        cells = (name, str(run.recipe.seed), run.state, duration(run.cost.seconds), gpu, ", ".join(run.lacks))
+        table.add_row(*cells)
+    console = Console()
+    console.print(table)
+    to_do = sum(run.to_do for run in plan.runs)
+    stale = sum(run.state == "stale" for run in plan.runs)
+    console.print(
+        f"{len(plan.runs)} runs, {len(plan.runs) - to_do} recorded ({stale} stale), {to_do} to do: "
+        f"about {plan.hours:.1f} hours, {plan.gpu_bytes / GIB:.0f} GiB of GPU memory, "
+        f"{plan.disk_bytes / GIB:.1f} GiB of disk",
+        highlight=False,
+    )
+
+
+def show_data() -> None:
+    """Every manifest: kind, licence, splits and whether it is cached."""
+    from effbook import data
+
+    table = Table()
+    for column in ("name", "kind", "cached", "licence", "splits"):
+        table.add_column(column, no_wrap=column == "name")
+    for name, found in data.manifests().items():
+        splits = ", ".join(f"{split} {'?' if n is None else f'{n:,}'}" for split, n in found.splits.items())
+        table.add_row(name, found.kind, "yes" if data.is_cached(name) else "", found.licence, splits)
+    Console().print(table)
+
+
+def show_ledger(lines: list[Line]) -> None:
+    """Each ratio with its quartiles beside the figure to reach and the one reported."""
+    table = Table(title="Ratios, medians with quartiles")
+    for column in ("system", "what", "ratio", "to reach", "", "reported", "both sides"):
+        table.add_column(column)
+    for line in lines:
+        mark = {True: "reached", False: "missed", None: ""}[line.reached]
+        if line.ratio is None:
+            cells = ("not run", line.bench.threshold, "", line.bench.reported, line.why)
+        else:
+            r = line.ratio
+            spread = f" [{r.low:.3f}, {r.high:.3f}]" if r.pairs > 1 else ""
+            sides = f"{r.a:,.4g} / {r.b:,.4g} {r.unit}" + (f", {r.pairs} pairs" if r.pairs > 1 else "")
+            cells = (f"{r.value:.3f}{spread}", line.bench.threshold, mark, line.bench.reported, sides)
+        table.add_row(line.bench.system, line.bench.name, *cells)
+    Console().print(table)

@@ -1,0 +1,218 @@
+"""The ledger: speed, memory and bytes as ratios, both sides measured in turns in one process."""
+
+import gc
+import json
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from effbook.errors import EffbookError
+from effbook.experiments import machine, records
+from effbook.experiments.context import write_atomically
+from effbook.experiments.recipe import SYSTEMS, load_systems, nearest
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ratio:
+    """A / B with its quartiles over the pairs, and the medians of both sides in `unit`."""
+
+    value: float
+    low: float
+    high: float
+    a: float
+    b: float
+    unit: str
+    pairs: int
+
+    @property
+    def iqr(self) -> float:
+        """Interquartile range of the ratio."""
+        return self.high - self.low
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """One line of the ledger: what measures it, the figure to reach, and what the dissertation reports."""
+
+    system: str
+    name: str
+    function: Callable[[], Ratio]
+    threshold: str
+    reported: str
+    needs: tuple[str, ...]
+
+    def reached(self, value: float) -> bool | None:
+        """Whether the ratio meets the threshold; None where there is none."""
+        if not self.threshold:
+            return None
+        sign, limit = _parse(self.threshold)
+        return value <= limit if sign == "<=" else value >= limit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A bench's outcome: a ratio, or the reason why it wasn't measured."""
+
+    bench: Bench
+    ratio: Ratio | None
+    why: str = ""
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the figure is reached; None where nothing is measured or no figure is set."""
+        return self.bench.reached(self.ratio.value) if self.ratio else None
+
+
+_benches: dict[tuple[str, str], Bench] = {}
+
+
+def register_bench(
+    system: str,
+    name: str,
+    function: Callable[[], Ratio],
+    threshold: str = "",
+    reported: str = "",
+    *,
+    needs: tuple[str, ...] = (),
+) -> None:
+    """Add a line to the ledger. `threshold` is such as "<= 1.05" or ">= 4.6"; `needs` as in `Recipe.needs`."""
+    if threshold:
+        _parse(threshold)
+    bench = Bench(system=system, name=name, function=function, threshold=threshold, reported=reported, needs=needs)
+    _benches[system, name] = bench
+
+
+def compare(a: Callable[[], object], b: Callable[[], object], repeats: int = 20, *, warm_up: int = 2) -> Ratio:
+    """Time a / time b, in milliseconds a call: A B A B ..., so that a drift of the machine meets both alike."""
+    if repeats < 2:
+        raise EffbookError(f"repeats = {repeats} gives no spread", "use 2 or more")
+    for _ in range(warm_up):
+        a()
+        b()
+    collected = gc.isenabled()
+    gc.disable()
+    try:
+        times = [(_time_ms(a), _time_ms(b)) for _ in range(repeats)]
+    finally:
+        if collected:
+            gc.enable()
+    low, middle, high = statistics.quantiles([x / y for x, y in times], n=4, method="inclusive")
+    return Ratio(
+        value=middle,
+        low=low,
+        high=high,
+        a=statistics.median(x for x, _ in times),
+        b=statistics.median(y for _, y in times),
+        unit="ms",
+        pairs=repeats,
+    )
+
+
+def ratio(a: float, b: float, unit: str) -> Ratio:
+    """a / b of two quantities that don't vary, such as bytes."""
+    return Ratio(value=a / b, low=a / b, high=a / b, a=float(a), b=float(b), unit=unit, pairs=1)
+
+
+def benches(system: str | None = None) -> list[Bench]:
+    """The lines of one system's ledger, or of all; EffbookError for a system without one."""
+    load_systems()
+    if system is not None and system not in SYSTEMS:
+        raise EffbookError(f"there is no system {system!r}", nearest(system, list(SYSTEMS)))
+    found = [bench for bench in _benches.values() if system in (None, bench.system)]
+    if not found:
+        raise EffbookError(f"{system or 'effbook'} has no bench yet", "choose another system")
+    return found
+
+
+def bench(system: str | None = None, *, say: Callable[[str], None] = lambda line: None) -> list[Line]:
+    """Measure the ledger of a system (or of all) and write it to the records' bench folder, one file a system.
+
+    A bench that cannot run here is told with its reason, and what was recorded for it elsewhere is kept.
+    """
+    lines = []
+    for one in benches(system):
+        say(f"measuring {one.system}: {one.name}")
+        lines.append(_measure(one))
+    for name in dict.fromkeys(line.bench.system for line in lines):
+        _write(name, [line for line in lines if line.bench.system == name])
+    return lines
+
+
+def bench_path(system: str) -> Path:
+    """Where a system's ledger is written."""
+    return records.records_folder() / "bench" / f"{system}.json"
+
+
+def recorded(system: str) -> dict[str, dict]:
+    """The ledger of a system as it was written, bench name -> entry; {} if there is none."""
+    path = bench_path(system)
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["schema_version"] != SCHEMA:
+            raise ValueError(f"schema version {content['schema_version']}")
+        return {entry["name"]: entry for entry in content["benches"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        remedy = "restore it from git, or move it away and bench again"
+        raise EffbookError(f"the ledger {path} cannot be read ({error})", remedy) from None
+
+
+def _measure(one: Bench) -> Line:
+    if lacks := machine.missing(one.needs):
+        return Line(bench=one, ratio=None, why=f"needs {' and '.join(lacks)}")
+    try:
+        return Line(bench=one, ratio=one.function())
+    except EffbookError as error:
+        return Line(bench=one, ratio=None, why=str(error))
+
+
+def _write(system: str, lines: list[Line]) -> None:
+    entries = recorded(system)
+    commit, dirty = machine.commit()
+    provenance = {
+        "commit": commit,
+        "dirty": dirty,
+        "device": machine.device(),
+        "threads": machine.threads(),
+        "packages": machine.packages(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    for line in lines:
+        if line.ratio is None:
+            continue
+        entries[line.bench.name] = {
+            "name": line.bench.name,
+            "threshold": line.bench.threshold,
+            "reported": line.bench.reported,
+            "reached": line.reached,
+            "ratio": asdict(line.ratio),
+            "provenance": provenance,
+        }
+    known = {name for owner, name in _benches if owner == system}
+    kept = [entry for name, entry in sorted(entries.items()) if name in known]
+    content = {"schema_version": SCHEMA, "system": system, "benches": kept}
+    write_atomically(bench_path(system), json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def _time_ms(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return 1000 * (time.perf_counter() - start)
+
+
+def _parse(threshold: str) -> tuple[str, float]:
+    match = re.fullmatch(r"(<=|>=) *(\d+(?:\.\d+)?)", threshold)
+    if not match:
+        raise ValueError(f"a threshold is such as '<= 1.05', not {threshold!r}")
+    return match[1], float(match[2])
