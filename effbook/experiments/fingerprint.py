@@ -2,7 +2,8 @@
 
 It covers the static import closure, within effbook, of the module that defines the recipe. Not in it: the spine, which
 stores numbers but doesn't make them, and the errors. An `__init__` that only passes names on is looked through: a name
-imported from a package leads to the module that defines it, so that a change in a sibling stales nothing.
+imported from a package leads to the module that defines it, so that a change in a sibling stales nothing. A package
+imported as a whole stands for all that its `__init__` imports.
 """
 
 import ast
@@ -11,6 +12,7 @@ import hashlib
 import importlib.util
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from effbook.errors import EffbookError
@@ -24,24 +26,18 @@ _SPINE = re.compile(  # a system's profiles choose fields, which are in the key 
 
 def fingerprint(modules: tuple[str, ...]) -> str:
     """The first 16 hexadecimal characters of the sha256 over the code of the modules and of all that they import."""
-    return _fingerprint(modules, _state(modules))
+    files = {*Path(sys.modules[_ROOT].__file__).parent.rglob("*.py"), *filter(None, map(_source, modules))}
+    return _fingerprint(modules, tuple(_stat(file) for file in sorted(files)))
 
 
 @functools.lru_cache(maxsize=256)
 def _fingerprint(modules: tuple[str, ...], _state: tuple) -> str:
+    """Computed once for each state of the source files."""
     hashed = hashlib.sha256()
     for name in closure(modules):
-        path = _source(name)
-        code = _residue(path) if path.name == "__init__.py" else _without_docstrings(_parse(path)).body
-        if code:
-            hashed.update(f"{name}\n{[_plain(node) for node in code]}\n".encode())
+        if code := _code(*_stat(_source(name))):
+            hashed.update(f"{name}\n{code}\n".encode())
     return hashed.hexdigest()[:16]
-
-
-def _state(modules: tuple[str, ...]) -> tuple:
-    """Changes whenever a source file does, so that one process fingerprints each state of the code once."""
-    files = {*Path(sys.modules[_ROOT].__file__).parent.rglob("*.py"), *filter(None, map(_source, modules))}
-    return tuple((str(file), (stat := file.stat()).st_mtime_ns, stat.st_size) for file in sorted(files))
 
 
 def closure(modules: tuple[str, ...]) -> list[str]:
@@ -62,49 +58,68 @@ def closure(modules: tuple[str, ...]) -> list[str]:
 def _imports(module: str, *, given: bool) -> list[str]:
     """Modules of effbook that the module imports at any depth of its code, names followed to where they are defined."""
     path = _source(module)
-    if path.name == "__init__.py" and not given and not _residue(path):
-        return []  # it only passes names on, and whoever imports one was led past it
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    if _is_package(module) and not given and not _residue(path):
+        return []  # it only passes names on, and whoever imported one was led past it
+    package = module if _is_package(module) else module.rpartition(".")[0]
     found: list[str] = []
-    for node in ast.walk(_without_type_checking(_parse(path))):
+    for node in _running(_parse(path)):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 if _within(alias.name):
-                    found += _defining(alias.name, "*")  # `import effbook.nola` gives every name of the package
+                    found += _whole(alias.name)
         elif isinstance(node, ast.ImportFrom):
             base = _absolute(package, node)
             if base is not None and _within(base):
                 for alias in node.names:
-                    found += _defining(base, alias.name)
+                    found += _whole(base) if alias.name == "*" else _defining(base, alias.name)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module") and node.args:
+            found += _named_like(node.args[0])
     return found
 
 
+def _named_like(argument: ast.expr) -> list[str]:
+    """Modules that import_module("effbook.x") or import_module(f"effbook.x_{y}") can mean: all that begin so."""
+    if isinstance(argument, ast.Constant):
+        return [argument.value] if _within(str(argument.value)) else []
+    first = argument.values[0] if isinstance(argument, ast.JoinedStr) and argument.values else None
+    if not isinstance(first, ast.Constant) or not first.value.startswith(f"{_ROOT}."):
+        return []
+    package, _, start = first.value.rpartition(".")
+    folder = _source(package).parent if _is_package(package) else None
+    return [f"{package}.{path.stem}" for path in sorted(folder.glob(f"{start}*.py"))] if folder else []
+
+
 def _defining(base: str, name: str) -> list[str]:
-    """Where `from base import name` leads: a submodule, the module that a package has the name from, or base."""
+    """Where `from base import name` leads: the module that the package has the name from, a submodule, or base."""
     if not _is_package(base):
         return [base]
-    passed_on = _passed_on(base)
-    if name == "*":
-        return [base, *passed_on.values()]
-    if name in passed_on and passed_on[name] != base:
-        origin = passed_on[name]
-        # `from .layer import NOLALinear` in the package: go on from there, for chains of packages
-        return [base, *_defining(origin, name)] if _is_package(origin) else [base, origin]
+    origin = _passed_on(base).get(name)
+    if origin is not None and origin != base:
+        # the package's `from .layer import NOLALinear`: go on from there, for chains of packages
+        further = _whole(origin) if origin.rpartition(".")[2] == name else _defining(origin, name)
+        return [base, *further]
     if _source(f"{base}.{name}") is not None:
-        return [base, f"{base}.{name}"]
+        return [base, *_whole(f"{base}.{name}")]
     return [base]
+
+
+def _whole(module: str) -> list[str]:
+    """A module as such; a package with all that its `__init__` passes on. The root passes on nothing."""
+    if module == _ROOT or not _is_package(module):
+        return [module]
+    others = [origin for origin in _passed_on(module).values() if origin != module]
+    return [module, *(found for origin in dict.fromkeys(others) for found in _whole(origin))]
 
 
 def _passed_on(package: str) -> dict[str, str]:
     """Name -> module, for each name that the package's `__init__` imports from within effbook."""
     names: dict[str, str] = {}
     for node in _parse(_source(package)).body:
-        if isinstance(node, ast.ImportFrom):
-            base = _absolute(package, node)
-            if base is not None and _within(base):
-                for alias in node.names:
-                    submodule = f"{base}.{alias.name}"
-                    names[alias.asname or alias.name] = submodule if _source(submodule) is not None else base
+        base = _absolute(package, node) if isinstance(node, ast.ImportFrom) else None
+        if base is not None and _within(base):
+            for alias in node.names:
+                submodule = f"{base}.{alias.name}"
+                names[alias.asname or alias.name] = submodule if _source(submodule) is not None else base
     return names
 
 
@@ -119,37 +134,48 @@ def _residue(path: Path) -> list[ast.stmt]:
     return [node for node in _parse(path).body if not idle(node)]
 
 
+@functools.lru_cache(maxsize=4096)
+def _code(path: Path, _mtime_ns: int, _size: int) -> str:
+    """The code of a file as text, the same for the same code in every version of Python; "" for none."""
+    nodes = _residue(path) if path.name == "__init__.py" else _body(_parse(path))
+    return repr([_plain(node) for node in nodes]) if nodes else ""
+
+
 def _plain(node: object) -> object:
-    """A syntax tree as nested tuples. `ast.dump` would do, were its text the same in every version of Python."""
+    """A syntax tree as nested tuples; `ast.dump` would do, were its text the same in every version of Python."""
     if isinstance(node, ast.AST):
-        fields = ((name, _plain(value)) for name, value in ast.iter_fields(node) if name not in ("kind", "ctx"))
-        return (type(node).__name__, *((n, v) for n, v in fields if v not in (None, [])))
+        pairs = ((name, _body(node) if name == "body" else value) for name, value in ast.iter_fields(node))
+        plain = ((name, _plain(value)) for name, value in pairs if name not in ("kind", "ctx"))
+        return (type(node).__name__, *((name, value) for name, value in plain if value not in (None, [])))
     return [_plain(item) for item in node] if isinstance(node, list) else node if node is None else repr(node)
 
 
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
-            first = node.body[0]
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                node.body = node.body[1:]
-    return tree
+def _body(node: ast.AST) -> object:
+    """The body of a node without its docstring."""
+    documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+    return node.body[1:] if documented and ast.get_docstring(node, clean=False) is not None else node.body
 
 
-def _without_type_checking(tree: ast.Module) -> ast.Module:
-    """Imports under `if TYPE_CHECKING:` never run."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
-            node.body = []
-    return tree
+def _running(node: ast.AST) -> Iterator[ast.AST]:
+    """Every node of a tree but those under `if TYPE_CHECKING:`, which never run."""
+    yield node
+    skipped = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+    for child in node.orelse if skipped else ast.iter_child_nodes(node):
+        yield from _running(child)
 
 
 def _parse(path: Path) -> ast.Module:
+    return _tree(*_stat(path))
+
+
+@functools.lru_cache(maxsize=512)
+def _tree(path: Path, _mtime_ns: int, _size: int) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _stat(path: Path) -> tuple[Path, int, int]:
+    stat = path.stat()
+    return path, stat.st_mtime_ns, stat.st_size
 
 
 def _absolute(package: str, node: ast.ImportFrom) -> str | None:
@@ -173,12 +199,10 @@ def _source(module: str) -> Path | None:
     if _within(module):
         root = Path(sys.modules[_ROOT].__file__).parent
         path = root.joinpath(*module.split(".")[1:])
-        for candidate in (path.with_suffix(".py") if path != root else None, path / "__init__.py"):
-            if candidate is not None and candidate.exists():
-                return candidate
-        return None
+        candidates = (path / "__init__.py", path.with_suffix(".py"))
+        return next((candidate for candidate in candidates if candidate.exists()), None)
     loaded = getattr(sys.modules.get(module), "__file__", None)
     if loaded is None:
-        spec = importlib.util.find_spec(module)
+        spec = importlib.util.find_spec(module) if module != "__main__" else None
         loaded = spec.origin if spec else None
     return Path(loaded) if loaded and Path(loaded).suffix == ".py" else None
