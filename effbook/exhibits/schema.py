@@ -236,6 +236,8 @@ class Exhibit(Part):
             if row.recipe is None or row.recipe.get("name") not in COUNTED:
                 return None
             kept = {f: v for f, v in row.recipe.items() if f in ("model", "method", "target", "rank", "k")}
+            if row.recipe["name"] == "nola-instruction":
+                kept["target"] = "all"  # it adapts every linear layer and has no field for them
             return {"name": "nola-count", **kept}
         if row.recipe is None or column.metric is None:
             return None

@@ -1,0 +1,125 @@
+"""Parameter counts (all "# Trainable Parameters" columns of 3.2 and B.10), from our layers on the real shapes.
+
+Nothing is trained or downloaded: the architectures are built on the meta device, adapted, and counted.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from effbook.errors import EffbookError
+from effbook.experiments.recipe import Context, Cost, Recipe, Result, register_recipe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# Where each family keeps its fused q-k-v layer, then the layers of each target, as regular expressions of their names.
+FUSED = {"gpt2": r".*attn\.c_attn", "vit": r".*attn\.qkv", "llama2": None}
+TARGETS = {
+    "gpt2": {"qv": r".*attn\.c_attn\.(q|v)", "qkv": r".*attn\.c_attn\.(q|k|v)", "mlp": r".*mlp\.(c_fc|c_proj)"},
+    "vit": {"qv": r".*attn\.qkv\.(q|v)", "qkv": r".*attn\.qkv\.(q|k|v)", "mlp": r".*mlp\.(fc1|fc2)"},
+    "llama2": {
+        "qv": r".*self_attn\.(q|v)_proj",
+        "mlp": r".*mlp\.(gate|up|down)_proj",
+        "all": r".*(self_attn\.(q|k|v|o)|mlp\.(gate|up|down))_proj",
+    },
+}
+FROM_SCRATCH = ("resnet20-cifar10", "resnet18-imagenet100")
+
+
+@register_recipe
+@dataclass(frozen=True, kw_only=True)
+class CountRecipe(Recipe):
+    """Count what a method trains on an architecture, a task's classifier not included.
+
+    On the two ResNets, trained from scratch, every convolution and the classifier are adapted, batch norm's scale and
+    shift are trained and counted, and PRANC has as many coefficients a layer as NOLA, 2 k.
+    """
+
+    system: ClassVar[str] = "nola"
+    name: ClassVar[str] = "nola-count"
+
+    model: str
+    method: Literal["none", "nearest", "linear", "full", "lora", "nola", "pranc"] = "nola"
+    target: Literal["qv", "qkv", "mlp", "all"] = "qv"
+    rank: int = 4
+    k: int = 1000  # = l
+    k_classifier: int = 1000  # = l, of a CNN's last layer
+
+    def validate(self) -> None:
+        for field in ("rank", "k", "k_classifier"):
+            if getattr(self, field) < 1:
+                raise EffbookError(f"{field} is {getattr(self, field)}", f"choose {field} of at least 1")
+        if self.model in FROM_SCRATCH:
+            return
+        family = self.model.partition("-")[0]
+        if family not in TARGETS:
+            known = ", ".join([*TARGETS, *FROM_SCRATCH])
+            raise EffbookError(f"{self.model!r} is of no family that can be counted", f"choose one of {known}")
+        if self.target not in TARGETS[family]:
+            choice = ", ".join(TARGETS[family])
+            raise EffbookError(f"{self.model} has no target {self.target!r}", f"choose one of {choice}")
+
+    def cost(self) -> Cost:
+        return Cost(seconds=5 if self.model.startswith("llama2") else 2)
+
+    def run(self, context: Context) -> Result:
+        trainable, statistics = self.count()
+        return Result(metrics={"trainable": trainable, "trainable_and_statistics": trainable + statistics})
+
+    def count(self) -> tuple[int, int]:
+        """How many parameters train, and how many running statistics batch norm keeps beside them."""
+        from torch import nn
+
+        from effbook.backbones import meta
+        from effbook.nola import count_parameters
+
+        if self.method in ("none", "nearest", "linear"):
+            return 0, 0
+        if self.method == "full":
+            model = meta(self.model).requires_grad_(True)
+        else:
+            model = self._scratch() if self.model in FROM_SCRATCH else self._pretrained()
+        norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+        return count_parameters(model), sum(m.running_mean.numel() + m.running_var.numel() for m in norms)
+
+    def _pretrained(self) -> "nn.Module":
+        from effbook.backbones import meta
+        from effbook.nola import NOLASettings, adapt, split_fused
+
+        if self.method == "pranc":
+            raise EffbookError("PRANC adapts no pretrained model in the text", "choose lora or nola")
+        model, family = meta(self.model), self.model.partition("-")[0]
+        if FUSED[family]:
+            split_fused(model, targets=FUSED[family])
+        layers = TARGETS[family][self.target]
+        if self.method == "nola":
+            return adapt(model, NOLASettings(k=self.k, l=self.k, rank=self.rank), targets=layers)
+        import torch
+        from peft import LoraConfig, get_peft_model
+
+        with torch.random.fork_rng(devices=[]):  # peft draws A, on the meta device too
+            fan_in_fan_out = family == "gpt2" and self.target == "mlp"  # GPT-2's Conv1D
+            config = LoraConfig(r=self.rank, target_modules=layers, fan_in_fan_out=fan_in_fan_out)
+            return get_peft_model(model, config, low_cpu_mem_usage=True)
+
+    def _scratch(self) -> "nn.Module":
+        """The text's CNN: NOLA and PRANC as the experiment adapts them, on the meta device."""
+        from torch import nn
+
+        from effbook.backbones import meta
+        from effbook.experiments.nola.scratch_cnn import low_rank
+        from effbook.nola import NOLASettings, PRANCSettings, adapt, adapt_pranc
+
+        model = meta(self.model)
+        convolutions = [name for name, m in model.named_modules() if isinstance(m, nn.Conv2d)]
+        norms = [name for name, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)]
+        if self.method == "lora":
+            model.fc.requires_grad_(False)  # its weight is adapted, its bias stays at zero
+            return low_rank(model, [*convolutions, "fc"], rank=self.rank, seed=self.seed)
+        for layers, k in ((convolutions, self.k), (["fc"], self.k_classifier)):
+            if self.method == "nola":
+                settings = NOLASettings(k=k, l=k, rank=self.rank, init="scratch")
+                adapt(model, settings, targets=layers, also_train=norms)
+            else:
+                adapt_pranc(model, PRANCSettings(k=2 * k), targets=layers, also_train=norms)
+        return model
