@@ -30,7 +30,7 @@ class _Loader(yaml.SafeLoader):
 def read(path: Path) -> Exhibit:
     """The exhibit of one file; EffbookError with file and key if it is not valid."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (it is a SafeLoader)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise EffbookError(f"{path.name}, line {line}: {error.problem}", "correct the file") from None
@@ -95,6 +95,8 @@ def exhibit(exhibit_id: str) -> Exhibit:
 def recipe_of(found: Exhibit, row: Row, column: Column) -> Recipe | None:
     """The recipe, at paper scale, that measures a cell; None where nothing does."""
     fields = found.recipe_fields(row, column)
+    if fields is not None and fields["name"] not in recipe_names():  # TEMPORARY until every recipe is there
+        return None
     return None if fields is None else _made(tuple(sorted(fields.items())))
 
 

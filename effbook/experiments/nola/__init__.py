@@ -1,5 +1,5 @@
 """NOLA's experiments: importing this package registers its recipes and their profiles."""
 
-from effbook.experiments.nola import scratch_cnn, scratch_mlp, subspace, vision
+from effbook.experiments.nola import count, scratch_cnn, scratch_mlp, subspace, vision
 
-__all__ = ["scratch_cnn", "scratch_mlp", "subspace", "vision"]
+__all__ = ["count", "scratch_cnn", "scratch_mlp", "subspace", "vision"]

@@ -1,0 +1,182 @@
+"""Claims and their verdicts: a sentence of the dissertation as tests over measured values.
+
+A test compares two cells (or sums of cells, or a number) seed by seed. The 95 % t-interval of the difference against
+the margin decides: wholly on the right side, the test holds; wholly on the wrong side, it fails; else it is undecided.
+Fewer than three seeds decide nothing, unless both sides are arithmetic.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from effbook.errors import EffbookError
+from effbook.exhibits.measure import Table, measured
+from effbook.exhibits.register import exhibit
+from effbook.exhibits.schema import Cell, Claim, Exhibit, Operand, Sum, Test
+from effbook.experiments.records import summarise
+
+Verdict = Literal["holds", "fails", "undecided", "not run"]
+VERDICTS: tuple[Verdict, ...] = ("holds", "fails", "undecided", "not run")
+LEAST_SEEDS = 3
+
+Tables = Callable[[str | None], Table]  # None: the claim's own exhibit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """One test: what it compared, the estimate with half its 95 % interval, and in words why there is no verdict."""
+
+    test: Test
+    verdict: Verdict
+    estimate: float | None = None
+    half_width: float | None = None
+    n: int = 0
+    why: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """A claim's verdict with its tests; `arithmetic` if it rests on counts alone, which no profile changes."""
+
+    claim: Claim
+    profile: str
+    verdict: Verdict
+    outcomes: tuple[Outcome, ...]
+    arithmetic: bool = False
+
+    @property
+    def ran(self) -> int:
+        """How many of the tests have run."""
+        return sum(outcome.verdict != "not run" for outcome in self.outcomes)
+
+    @property
+    def why(self) -> str:
+        """In words, what the verdict rests on."""
+        reasons = list(dict.fromkeys(o.why for o in self.outcomes if o.why))
+        held = sum(o.verdict == "holds" for o in self.outcomes)
+        counted = f"{held} of {self.ran} tests hold" if self.ran > 1 else ""
+        if 0 < self.ran < len(self.outcomes):
+            counted = f"{held} of {self.ran} tests hold, {len(self.outcomes) - self.ran} not run"
+        return "; ".join(part for part in (counted, *reasons[:2]) if part)
+
+
+@dataclass(frozen=True)
+class _Side:
+    """A side of a test: exact, or one value a seed; or neither, and why."""
+
+    exact: float | None = None
+    by_seed: dict[int, float] | None = None
+    keys: tuple[str, ...] = ()
+    why: str = ""
+
+
+def verdict(claim: Claim | str, of: Exhibit | str, profile: str) -> Verdict:
+    """The verdict on a claim (or its id) of an exhibit under a profile."""
+    return judge(claim, of, profile).verdict
+
+
+def judge(claim: Claim | str, of: Exhibit | str, profile: str, table: Table | None = None) -> Judgement:
+    """The verdict on a claim with all that it rests on; `table` spares reading the records again."""
+    found = exhibit(of) if isinstance(of, str) else of
+    if isinstance(claim, str):
+        known = [c.id for c in found.claims]
+        if claim not in known:
+            raise EffbookError(f"{found.id} has no claim {claim!r}", f"it has {', '.join(known) or 'none'}")
+        claim = found.claim(claim)
+    own = table or measured(found, profile)
+    seen: dict[str, Table] = {found.id: own}
+
+    def tables(exhibit_id: str | None) -> Table:
+        name = exhibit_id or found.id
+        if name not in seen:
+            seen[name] = measured(name, profile)
+        return seen[name]
+
+    outcomes = tuple(_decide(test, tables, profile) for test in claim.tests)
+    return Judgement(
+        claim=claim,
+        profile=profile,
+        verdict=_join(claim, outcomes),
+        outcomes=outcomes,
+        arithmetic=all(tables(c.exhibit).cell(c.row, c.column).exact for test in claim.tests for c in test.cells),
+    )
+
+
+def _join(claim: Claim, outcomes: tuple[Outcome, ...]) -> Verdict:
+    verdicts = [o.verdict for o in outcomes]
+    ran = [v for v in verdicts if v != "not run"]
+    if not ran or ("not run" in verdicts and claim.all and not claim.partial and "fails" not in ran):
+        return "not run"
+    if claim.most:
+        if ran.count("holds") > claim.share * len(ran):
+            return "holds"
+        return "undecided" if ran.count("holds") + ran.count("undecided") > claim.share * len(ran) else "fails"
+    return "fails" if "fails" in ran else "undecided" if "undecided" in ran else "holds"
+
+
+def _decide(test: Test, tables: Tables, profile: str) -> Outcome:
+    left, right = _side(test.left, tables), _side(test.right, tables)
+    if why := left.why or right.why:
+        return Outcome(test=test, verdict="not run", why=why)
+    if left.keys and left.keys == right.keys and left.exact is None:
+        return Outcome(test=test, verdict="not run", why=f"both sides are the same run under {profile}")
+    if left.exact is not None and right.exact is not None:
+        compared = _compare(left.exact, right.exact, test)
+        if compared is None:
+            return Outcome(test=test, verdict="undecided", why="the ratio's divisor is 0")
+        return Outcome(test=test, verdict=_place(compared, compared, test), estimate=compared, half_width=0.0)
+    if profile == "smoke":
+        return Outcome(test=test, verdict="not run", why="the numbers of smoke mean nothing")
+    seeds = sorted(set(left.by_seed or right.by_seed or ()) & set(right.by_seed or left.by_seed or ()))
+    pairs = [_compare(_at(left, seed), _at(right, seed), test) for seed in seeds]
+    if None in pairs:
+        return Outcome(test=test, verdict="undecided", n=len(pairs), why="the ratio's divisor is 0")
+    if len(pairs) < LEAST_SEEDS:
+        return Outcome(test=test, verdict="undecided", n=len(pairs), why=f"fewer than {LEAST_SEEDS} seeds in common")
+    mean, half, n = summarise(pairs)
+    place = _place(mean - half, mean + half, test)
+    return Outcome(test=test, verdict=place, estimate=mean, half_width=half, n=n)
+
+
+def _compare(left: float, right: float, test: Test) -> float | None:
+    if not test.ratio:
+        return left - right
+    return left / right if right else None
+
+
+def _place(low: float, high: float, test: Test) -> Verdict:
+    """Where the interval [low, high] lies against the margin."""
+    m = test.margin
+    holds = {">": low > m, ">=": low >= m, "<": high < m, "<=": high <= m}[test.op]
+    fails = {">": high <= m, ">=": high < m, "<": low >= m, "<=": low > m}[test.op]
+    return "holds" if holds else "fails" if fails else "undecided"
+
+
+def _side(operand: Operand, tables: Tables) -> _Side:
+    if isinstance(operand, int | float):
+        return _Side(exact=float(operand))
+    cells = operand.sum if isinstance(operand, Sum) else (operand,)
+    sides = [_read(cell, tables) for cell in cells]
+    if why := next((side.why for side in sides if side.why), ""):
+        return _Side(why=why)
+    if all(side.exact is not None for side in sides):
+        return _Side(exact=sum(side.exact * cell.times for side, cell in zip(sides, cells, strict=True)))
+    seeds = set.intersection(*(set(side.by_seed) for side in sides if side.by_seed is not None))
+    sums = {s: sum(_at(side, s) * cell.times for side, cell in zip(sides, cells, strict=True)) for s in sorted(seeds)}
+    return _Side(by_seed=sums, keys=tuple(key for side in sides for key in side.keys))
+
+
+def _read(cell: Cell, tables: Tables) -> _Side:
+    found = tables(cell.exhibit).cell(cell.row, cell.column)
+    if found.state == "partial":
+        return _Side(why=f"{found.n} of {found.planned} seeds recorded")
+    if found.state != "measured":
+        words = {"no value": found.note, "no run": found.note, "none": "no run of ours measures it"}
+        return _Side(why=words.get(found.state) or "not run yet")
+    if found.exact:
+        return _Side(exact=found.value, keys=found.keys)
+    return _Side(by_seed=found.by_seed, keys=found.keys)
+
+
+def _at(side: _Side, seed: int) -> float:
+    return side.exact if side.exact is not None else side.by_seed[seed]

@@ -1,0 +1,179 @@
+"""What our records say about an exhibit: one cell for each measured quantity, over its seeds."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from decimal import ROUND_HALF_UP, Decimal
+from pathlib import Path
+from typing import Any, Literal
+
+from effbook.exhibits.register import exhibit, recipe_of, recipes_of_exhibit, runs_of
+from effbook.exhibits.schema import Column, Exhibit, Row
+from effbook.experiments import records
+from effbook.experiments.profiles import check_profile
+from effbook.experiments.recipe import Recipe, load_systems
+from effbook.experiments.records import Record
+
+State = Literal["measured", "partial", "not run", "no value", "no run", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One cell: the values by seed in the column's unit, and where they come from.
+
+    States: `measured`; `partial`, when some seeds lack a record; `not run`; `no value`, when the runs could not have
+    the metric (`note` says why); `no run`, when the profile has none; `none`, when no recipe measures the cell.
+    `profile` is the scale that the numbers are of: parameter counts are arithmetic at paper scale under any profile.
+    """
+
+    row: str
+    column: str
+    profile: str
+    state: State
+    by_seed: dict[int, float] = field(default_factory=dict)
+    planned: int = 0
+    keys: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()  # of the records, below the records' folder
+    stale: bool = False
+    exact: bool = False  # arithmetic: no noise
+    note: str = ""
+
+    @property
+    def n(self) -> int:
+        """How many seeds gave a value."""
+        return len(self.by_seed)
+
+    @property
+    def value(self) -> float | None:
+        """The mean over seeds."""
+        return records.summarise(list(self.by_seed.values())).mean if self.by_seed else None
+
+    @property
+    def half_width(self) -> float | None:
+        """Half the 95 % t-interval of the mean; None for fewer than two seeds."""
+        return records.summarise(list(self.by_seed.values())).half_width if self.by_seed else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """An exhibit as measured under a profile."""
+
+    exhibit: Exhibit
+    profile: str
+    cells: dict[tuple[str, str], Measured]
+
+    def cell(self, row: str, column: str) -> Measured:
+        """The cell of a row and a column, by their ids."""
+        return self.cells[row, column]
+
+    def with_values(self) -> Iterator[tuple[Row, Column, Measured]]:
+        """The cells that have a value, in the table's order."""
+        for row in self.exhibit.rows:
+            for column in self.exhibit.columns:
+                cell = self.cells[row.id, column.id]
+                if cell.value is not None:
+                    yield row, column, cell
+
+
+def measured(what: str | Exhibit, profile: str) -> Table:
+    """Every cell of an exhibit as our records have it under `profile`. Nothing is run."""
+    check_profile(profile)
+    load_systems()
+    found = exhibit(what) if isinstance(what, str) else what
+    cells = {}
+    for row in found.rows:
+        for column in found.columns:
+            cells[row.id, column.id] = _cell(found, row, column, profile)
+    return Table(exhibit=found, profile=profile, cells=cells)
+
+
+def _cell(found: Exhibit, row: Row, column: Column, profile: str) -> Measured:
+    scale = "paper" if column.arithmetic else profile
+    known: dict[str, Any] = {"row": row.id, "column": column.id, "profile": scale, "exact": column.arithmetic}
+    recipe = recipe_of(found, row, column)
+    if recipe is None:
+        return Measured(state="none", note=row.waits_for or "", **known)
+    runs = runs_of(recipe, scale)
+    if column.arithmetic:
+        runs = runs[:1]  # nothing is random
+    if not runs:
+        return Measured(state="no run", note=f"{recipe.name} has no {scale} run for this cell", **known)
+    kept = _records_of(runs, scale)
+    known |= {
+        "planned": len(runs),
+        "keys": tuple(record.key for record in kept.values()),
+        "paths": tuple(f"{scale}/{r.recipe.system}/{r.recipe.name}-{r.key}.json" for r in kept.values()),
+        "stale": any(stale(record) for record in kept.values()),
+    }
+    values = {seed: r.metrics[column.metric] for seed, r in kept.items() if r.metrics.get(column.metric) is not None}
+    if kept and not values:
+        note = next((r.notes[column.metric] for r in kept.values() if column.metric in r.notes), "")
+        return Measured(state="no value", note=note or f"the run gives no {column.metric}", **known)
+    state: State = "not run" if not values else "measured" if len(values) >= len(runs) else "partial"
+    return Measured(state=state, by_seed={seed: v * column.scale for seed, v in values.items()}, **known)
+
+
+def _records_of(runs: tuple[Recipe, ...], profile: str) -> dict[int, Record]:
+    """The records of the planned seeds, and of the seeds that someone ran beyond them, by seed."""
+    kept = {run.seed: record for run in runs if (record := _find(run, profile)) is not None}
+    beyond = max(run.seed for run in runs) + 1
+    while (record := _find(dataclasses.replace(runs[0], seed=beyond), profile)) is not None:
+        kept[beyond] = record
+        beyond += 1
+    return kept
+
+
+def _find(run: Recipe, profile: str) -> Record | None:
+    path = records.path_of(run, profile)
+    return _read(path, path.stat().st_mtime_ns) if path.exists() else None
+
+
+@functools.lru_cache(maxsize=4096)
+def _read(path: Path, _mtime_ns: int) -> Record:
+    return records.read(path)
+
+
+def stale(record: Record) -> bool:
+    """Whether the record was made by other code than is here now."""
+    return records.is_stale(record)
+
+
+def summary(found: Exhibit, profile: str) -> dict[str, int]:
+    """How many runs an exhibit has under a profile, how many are recorded, and how many of those are stale."""
+    runs = recipes_of_exhibit(found, profile)
+    kept = [record for run in runs if (record := _find(run, profile)) is not None]
+    return {"runs": len(runs), "recorded": len(kept), "stale": sum(stale(record) for record in kept)}
+
+
+def ran_as(found: Exhibit, profile: str) -> dict[str, list[str]]:
+    """What the profile changes in the exhibit's recipes: for each field "paper value → value that runs", once each."""
+    changes: dict[str, dict[str, None]] = {}
+    for row in found.rows:
+        for column in found.columns:
+            recipe = None if column.arithmetic else recipe_of(found, row, column)
+            runs = runs_of(recipe, profile) if recipe is not None else ()
+            for name, new in runs[0].fields.items() if runs else ():
+                if name != "seed" and (old := recipe.fields[name]) != new:
+                    changes.setdefault(name, {})[f"{_short(old)} → {_short(new)}"] = None
+    return {name: list(each) for name, each in changes.items()}
+
+
+def _short(value: object) -> str:
+    return "all" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def as_printed(count: float, printed: str, mega: int = 1_000_000) -> str:
+    """A count in the unit and with the digits of a printed one: 49152 beside "47K", in a table of 2^20, is "47K"."""
+    suffix = printed[-1] if printed[-1] in "KM" else ""
+    digits = printed.removesuffix(suffix)
+    places = len(digits.partition(".")[2])
+    unit = {"": Decimal(1), "K": Decimal(mega) / 1000, "M": Decimal(mega)}[suffix]
+    rounded = (Decimal(str(count)) / unit).quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_UP)
+    return (f"{rounded:,f}" if "," in digits else f"{rounded:f}") + suffix
+
+
+def matches(row: Row, column: Column, count: float) -> bool:
+    """Whether a count of ours, printed as the table prints, is the text that the table has."""
+    printed = row.values.get(column.id)
+    return printed is not None and as_printed(count, printed, column.mega) == printed
