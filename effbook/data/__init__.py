@@ -51,8 +51,7 @@ def load_images(
         for row, index in enumerate(chosen):
             pictures[row] = images.decode(files.paths[index], image_px)
         return ImageSet(images=pictures, labels=files.labels[chosen], classes=files.classes)
-    found = images.ARRAY_READERS[described.loader](_cached(described), split, described)
-    _count(described, split, len(found.images))
+    found = _read(images.ARRAY_READERS[described.loader], described, split, described)
     if indices is None:
         return found
     chosen = np.asarray(indices, dtype=np.int64)
@@ -66,9 +65,7 @@ def list_images(name: str, split: str) -> ImageFiles:
     described = _described(name, split, "images")
     if described.loader not in folders.FOLDER_READERS:
         raise EffbookError(f"{name} does not lie as image files", "use load_images")
-    found = folders.FOLDER_READERS[described.loader](_cached(described), split, described)
-    _count(described, split, len(found))
-    return found
+    return _read(folders.FOLDER_READERS[described.loader], described, split, described)
 
 
 def load_pairs(name: str, split: str) -> list[Pair]:
@@ -76,9 +73,7 @@ def load_pairs(name: str, split: str) -> list[Pair]:
     from effbook.data import text
 
     described = _described(name, split, "pairs")
-    found = text.PAIR_READERS[described.loader](_cached(described), split)
-    _count(described, split, len(found))
-    return found
+    return _read(text.PAIR_READERS[described.loader], described, split)
 
 
 def load_instructions(name: str, split: str) -> list[Instruction]:
@@ -86,9 +81,7 @@ def load_instructions(name: str, split: str) -> list[Instruction]:
     from effbook.data import text
 
     described = _described(name, split, "instructions")
-    found = text.INSTRUCTION_READERS[described.loader](_cached(described), split)
-    _count(described, split, len(found))
-    return found
+    return _read(text.INSTRUCTION_READERS[described.loader], described, split)
 
 
 def _described(name: str, split: str, kind: str) -> Manifest:
@@ -112,10 +105,20 @@ def _cached(described: Manifest):
     )
 
 
-def _count(described: Manifest, split: str, found: int) -> None:
-    wanted = described.splits[split]
-    if wanted is not None and found != wanted:
+def _read(reader, described: Manifest, split: str, *more):
+    """Call a reader on the cached folder and compare what it found with the manifest's count."""
+    folder = _cached(described)
+    try:
+        found = reader(folder, split, *more)
+    except (OSError, LookupError, ValueError, RuntimeError) as error:
         raise EffbookError(
-            f"{described.name} has {found} items in {split} where its manifest counts {wanted}",
+            f"the copy of {described.name} in {folder} is incomplete or laid out otherwise ({error})",
+            f"compare it with {described.homepage}, or run 'effbook data verify {described.name}'",
+        ) from error
+    wanted = described.splits[split]
+    if wanted is not None and len(found) != wanted:
+        raise EffbookError(
+            f"{described.name} has {len(found)} items in {split} where its manifest counts {wanted}",
             f"run 'effbook data verify {described.name}'",
         )
+    return found

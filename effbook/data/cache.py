@@ -76,7 +76,7 @@ def is_generated(described: Manifest) -> bool:
 
 
 def problems(described: Manifest, folder: Path, *, rehash: bool) -> list[str]:
-    """What is wrong with a cached folder, [] if nothing; without ``rehash`` an untouched file is trusted by its time."""
+    """What is wrong with a cached folder, [] if nothing; without ``rehash`` an unchanged time is trusted."""
     stamp = read_stamp(folder)
     if stamp is None:
         return ["it has not been fetched"]
@@ -111,6 +111,13 @@ def problems(described: Manifest, folder: Path, *, rehash: bool) -> list[str]:
         elif file.tree_sha256 and tree_checksum({p: sums.get(p, "") for p in paths}) != file.tree_sha256:
             found.append(f"the content of {file.path} is not what the manifest pins")
     return found
+
+
+def lacks_optional(described: Manifest, folder: Path) -> bool:
+    """Whether a cached folder is sound but came from a source without some optional file."""
+    stamp = read_stamp(folder)
+    source = next((s for s in described.sources if stamp and str(s) == stamp["source"]), None)
+    return any(file.optional and file.path not in stamp["origins"] for file in getattr(source, "files", ()))
 
 
 def is_cached(name: str) -> bool:

@@ -13,6 +13,7 @@ from effbook.data.cache import (
     cache_folder,
     checksum,
     is_generated,
+    lacks_optional,
     local_folders,
     problems,
     tree_checksum,
@@ -28,7 +29,8 @@ ATTEMPTS = 2  # a broken download is fetched once more
 def fetch(name: str, *, progress: bool = False, recheck: bool = False) -> Path:
     """Return the cache folder of a data set with its verified files, fetching them where they are missing or broken.
 
-    With ``recheck`` every cached byte is read again first. Two processes may ask at once: one works, the other waits.
+    With ``recheck`` every cached byte is read again first, and optional files that were lacking are asked for.
+    Two processes may ask at once: one works, the other waits.
     Raises `EffbookError` that names every source and why it failed; what was cached before stays in place then.
     """
     described = manifest(name)
@@ -38,8 +40,11 @@ def fetch(name: str, *, progress: bool = False, recheck: bool = False) -> Path:
         return folder
     (cache_folder() / ".locks").mkdir(parents=True, exist_ok=True)
     with FileLock(cache_folder() / ".locks" / f"{name}.lock"):
-        if not problems(described, folder, rehash=recheck):
+        sound = not problems(described, folder, rehash=recheck)
+        if sound and not (recheck and lacks_optional(described, folder)):
             return folder
+        for abandoned in cache_folder().glob(f".incoming-{name}.*"):  # by a process that was killed
+            shutil.rmtree(abandoned, ignore_errors=True)
         failures = []
         for index, source, complete in _in_order(described):
             for attempt in range(1, ATTEMPTS + 1):
@@ -50,7 +55,7 @@ def fetch(name: str, *, progress: bool = False, recheck: bool = False) -> Path:
                 except Damaged as error:
                     if attempt == ATTEMPTS:
                         failures.append(f"{source}: {error}")
-                except SourceError as error:
+                except (SourceError, OSError) as error:  # OSError: a full disk, say
                     failures.append(f"{source}: {error}")
                     break
     raise EffbookError(f"{name} could not be fetched ({'; '.join(failures)})", remedy(described))
@@ -65,17 +70,18 @@ def _in_order(described: Manifest):
 def remedy(described: Manifest) -> str:
     """What to do for a data set that no source gave."""
     local = next((s for s in described.sources if isinstance(s, LocalSource)), None)
-    online = f"run 'effbook data fetch {described.name}' on a machine that reaches one of its sources"
+    online = f"run 'effbook data fetch {described.name}' where one of its sources can be reached"
     if local is None:
         return online
-    files = ", ".join(file.path for file in local.files) or "its files as described at " + described.homepage
-    return f"{online}, or put {files} into {local_folders()[0] / local.folder}"
+    wanted = [file.path for file in local.files if not file.optional] or local.needs
+    put = f"put {' and '.join(wanted)} into {local_folders()[0] / local.folder} (see {described.homepage})"
+    return put if len(described.sources) == 1 else f"{online}, or {put}"
 
 
 def _fetch_from(described: Manifest, index: int, folder: Path, report: Report, complete: bool) -> None:
     source = described.sources[index]
     # On the same file system as the target, so that the last step is one rename.
-    with tempfile.TemporaryDirectory(dir=cache_folder(), prefix=f".incoming-{described.name}-") as scratch:
+    with tempfile.TemporaryDirectory(dir=cache_folder(), prefix=f".incoming-{described.name}.") as scratch:
         incoming, staged = Path(scratch) / "incoming", Path(scratch) / "staged"
         incoming.mkdir()
         staged.mkdir()
@@ -119,6 +125,9 @@ def _place(file: File, arrived: Path, incoming: Path, staged: Path) -> list[str]
     target = staged / file.unpack_to
     target.mkdir(parents=True, exist_ok=True)
     try:
+        if file.inner is not None:
+            _unpack(arrived, incoming / "outer", "")
+            arrived = incoming / "outer" / file.inner
         paths = _unpack(arrived, target, file.pick)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
         raise Damaged(f"{file.path} cannot be unpacked ({error})") from error

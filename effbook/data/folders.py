@@ -58,7 +58,7 @@ def read_sun397(folder: Path, split: str, described: Manifest) -> ImageFiles:
     root = folder / "SUN397"
     names = (root / "ClassName.txt").read_text(encoding="utf-8").split()  # "/a/abbey"
     number = {name: i for i, name in enumerate(names)}
-    listing = next(folder.rglob("Training_01.txt" if split == "train" else "Testing_01.txt"))
+    listing = folder / "Partitions" / ("Training_01.txt" if split == "train" else "Testing_01.txt")
     entries = listing.read_text(encoding="utf-8").split()
     pairs = [(root / entry.lstrip("/"), number[entry.rsplit("/", 1)[0]]) for entry in entries]
     return _files(pairs, tuple(name[3:] for name in names))
@@ -73,8 +73,7 @@ def read_caltech101(folder: Path, split: str, described: Manifest) -> ImageFiles
             classes = [name for name in super().find_classes(directory)[0] if name != "BACKGROUND_Google"]
             return classes, {name: i for i, name in enumerate(classes)}
 
-    root = next(path for path in [folder, *sorted(folder.rglob("*"))] if path.name == "101_ObjectCategories")
-    found = Objects(str(root))
+    found = Objects(str(folder / "101_ObjectCategories"))
     labels = np.array(found.targets)
     chosen = []
     for label in range(len(found.classes)):
@@ -108,7 +107,7 @@ def read_imagenet_folder(folder: Path, split: str, described: Manifest) -> Image
             classes = sorted(described.classes) or super().find_classes(directory)[0]
             return classes, {name: i for i, name in enumerate(classes)}
 
-    found = Chosen(str(folder / split))
+    found = Chosen(str(folder / ("train" if split == "train" else "val")))  # the dissertation tests on val
     return _files(found.samples, tuple(found.classes))
 
 

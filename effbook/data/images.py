@@ -16,7 +16,7 @@ from effbook.errors import EffbookError
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSet:
-    """Images of one split: ``images`` uint8 [N, H, W] or [N, H, W, 3], ``labels`` int64 [N], ``classes`` their names."""
+    """Images of one split: ``images`` uint8 [N, H, W] or [N, H, W, 3], ``labels`` int64 [N], names in ``classes``."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -99,7 +99,7 @@ def read_digits(folder: Path, split: str, described: Manifest) -> ImageSet:
 
 def read_toy_shapes(folder: Path, split: str, described: Manifest) -> ImageSet:
     images, labels = toy_shapes(split)
-    return ImageSet(images=images, labels=labels, classes=SHAPE_CLASSES)
+    return ImageSet(images=images.copy(), labels=labels.copy(), classes=SHAPE_CLASSES)
 
 
 ARRAY_READERS: dict[str, Callable[[Path, str, Manifest], ImageSet]] = {

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import sys
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from effbook.errors import EffbookError
 
-Kind = Literal["images", "pairs", "instructions", "weights", "lexicon"]
+Kind = Literal["images", "pairs", "instructions", "weights", "lexicon", "script"]
 Hex64 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Hex32 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 
@@ -47,6 +47,7 @@ class File(Strict):
     size_bytes: int | None = Field(default=None, ge=0)
     optional: bool = False  # the source is of use without it
     unpack_to: RelativePath | None = None  # an archive: its content goes to this folder, the archive itself is dropped
+    inner: RelativePath | None = None  # the archive inside the archive that is meant
     pick: str = ""  # only members below this folder of the archive, which is taken off their names
     tree_sha256: Hex64 | None = None  # identity of the unpacked content, whatever archive it came in
 
@@ -163,9 +164,14 @@ def manifest_folder() -> Path:
     raise EffbookError("no folder data_manifests was found", "set EFFBOOK_MANIFESTS to the one of the checkout")
 
 
-@cache
-def _read_all(folder: Path) -> dict[str, Manifest]:
-    return {path.stem: read_manifest(path) for path in sorted(folder.glob("*.yaml"))}
+@lru_cache(maxsize=1)
+def _read_all(paths_and_times: tuple[tuple[Path, int], ...]) -> dict[str, Manifest]:
+    return {path.stem: read_manifest(path) for path, _ in paths_and_times}
+
+
+def _known() -> dict[str, Manifest]:
+    paths = sorted(manifest_folder().glob("*.yaml"))
+    return _read_all(tuple((path, path.stat().st_mtime_ns) for path in paths))
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -187,16 +193,16 @@ def read_manifest(path: Path) -> Manifest:
 
 def manifests() -> dict[str, Manifest]:
     """All manifests by name."""
-    return dict(_read_all(manifest_folder()))
+    return dict(_known())
 
 
 def manifest(name: str) -> Manifest:
     """The manifest of that name; an unknown name raises `EffbookError` with the nearest names."""
-    known = _read_all(manifest_folder())
+    known = _known()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-        remedy = f"did you mean {' or '.join(near)}?" if near else "effbook data list shows all names"
-        raise EffbookError(f"there is no data set called {name!r}", remedy.rstrip("?"))
+        remedy = f"the nearest names are {', '.join(near)}" if near else "effbook data list shows all names"
+        raise EffbookError(f"there is no data set called {name!r}", remedy)
     return known[name]
 
 

@@ -3,6 +3,7 @@
 Packages are fetched by the registry's ordinary client with whatever index it is configured for.
 """
 
+import http.client
 import importlib.util
 import shutil
 import subprocess
@@ -80,7 +81,9 @@ def _apt(source: PackageSource, incoming: Path) -> Path:
     _call([_client("apt-get"), "download", "-q", wanted], incoming)
     data = incoming / "data.tar"
     with data.open("wb") as out:
-        subprocess.run([_client("dpkg-deb"), "--fsys-tarfile", str(_only(incoming, "*.deb"))], stdout=out, check=True)
+        unpack = [_client("dpkg-deb"), "--fsys-tarfile", str(_only(incoming, "*.deb"))]
+        if subprocess.run(unpack, stdout=out, stderr=subprocess.DEVNULL).returncode:
+            raise Damaged("the package cannot be unpacked")
     return data
 
 
@@ -167,7 +170,7 @@ def _download(url: str, target: Path, report: Report) -> Path:
                 report(url.rsplit("/", 1)[-1], done, total)
     except urllib.error.HTTPError as error:
         raise SourceError(f"the server answered {error.code} for {url}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise SourceError(f"no connection ({reason})") from error
     if total is not None and done < total:
