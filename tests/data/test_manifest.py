@@ -9,7 +9,7 @@ from effbook.data.text import INSTRUCTION_READERS, PAIR_READERS
 from effbook.errors import EffbookError
 
 NAMED = [
-    '"cifar10',
+    "cifar10",
     "mnist",
     "fashion-mnist",
     "digits",
