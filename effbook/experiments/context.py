@@ -89,6 +89,7 @@ class Context:
 
     def resume(self) -> tuple[dict[str, Any], int, dict[str, Any]] | None:
         """The state (on the CPU), step and extra of the last checkpoint; None where the run begins."""
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         if not (self.folder / _MARKER).exists():
@@ -97,7 +98,7 @@ class Context:
             content = json.loads((self.folder / _MARKER).read_text())
             state = _unpack(content["skeleton"], load_file(self.folder / content["file"]))
             self.seconds_before, self.peak_before_bytes = content["seconds"], content["peak_bytes"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             self.display.say(f"an earlier checkpoint cannot be read ({type(error).__name__}); the run starts anew")
             (self.folder / _MARKER).unlink(missing_ok=True)
             return None
@@ -107,7 +108,7 @@ class Context:
 
     def check_finite(self, loss: "float | Tensor", step: int) -> float:
         """The loss as a float; EffbookError that names the step if it is infinite or not a number."""
-        value = float(loss)
+        value = float(loss.detach()) if hasattr(loss, "detach") else float(loss)
         if math.isfinite(value):
             return value
         kept = f"the checkpoint of step {self._last_step} and all records are kept"

@@ -1,0 +1,139 @@
+"""Checkpoints, progress and the check for a finite loss."""
+
+import io
+import json
+import os
+
+import pytest
+import torch
+
+from effbook.errors import EffbookError
+from effbook.experiments import context as context_module
+from effbook.experiments import progress
+from effbook.experiments.context import Context, write_atomically
+from effbook.experiments.progress import Display, duration
+
+
+def test_a_checkpoint_gives_back_nested_states_bit_for_bit(tmp_path):
+    generator = torch.Generator().manual_seed(1)
+    model = torch.nn.Linear(3, 2)
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.1)
+    model(torch.randn(4, 3, generator=generator)).sum().backward()
+    optimiser.step()
+    tied = {"a": model.weight, "b": model.weight, "t": torch.ones(2, 3).T}
+    state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "g": generator.get_state(), "tied": tied}
+    plain = {"a": (1, [2.5, None], "x", True), 3: {}}
+    Context("smoke", tmp_path).checkpoint({"state": state, "plain": plain}, 7, {"losses": [1.0, 0.5]})
+
+    found, step, extra = Context("smoke", tmp_path).resume()
+    assert (step, extra) == (7, {"losses": [1.0, 0.5]})
+    assert found["plain"] == plain
+    torch.testing.assert_close(found["state"], state, rtol=0, atol=0)
+    other = torch.optim.Adam(torch.nn.Linear(3, 2).parameters(), lr=0.3)
+    other.load_state_dict(found["state"]["optimiser"])
+    assert other.state_dict()["param_groups"] == optimiser.state_dict()["param_groups"]
+
+
+def test_only_the_last_checkpoint_is_kept(tmp_path):
+    context = Context("smoke", tmp_path)
+    for step in (1, 2, 3):
+        context.checkpoint({"x": torch.tensor(step)}, step)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1
+    assert Context("smoke", tmp_path).resume()[1] == 3
+
+
+def test_a_kill_between_the_two_files_leaves_the_checkpoint_before(tmp_path, monkeypatch):
+    context = Context("smoke", tmp_path)
+    context.checkpoint({"x": torch.tensor(1)}, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(context_module, "write_atomically", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            context.checkpoint({"x": torch.tensor(2)}, 2)
+    state, step, _ = Context("smoke", tmp_path).resume()
+    assert (int(state["x"]), step) == (1, 1)
+
+
+def test_a_damaged_checkpoint_starts_the_run_anew(tmp_path, capsys):
+    Context("smoke", tmp_path).checkpoint({"x": torch.ones(100)}, 1)
+    next(tmp_path.glob("*.safetensors")).write_bytes(b"broken")
+    assert Context("smoke", tmp_path, Display()).resume() is None
+    assert "starts anew" in capsys.readouterr().err
+
+
+def test_what_a_checkpoint_cannot_hold_is_refused(tmp_path):
+    with pytest.raises(EffbookError, match="cannot hold /x of type set"):
+        Context("smoke", tmp_path).checkpoint({"x": {1}}, 1)
+    assert Context("smoke", tmp_path).resume() is None
+
+
+def test_wall_seconds_add_up_over_the_parts(tmp_path):
+    first = Context("smoke", tmp_path)
+    first.seconds_before = 100.0
+    first.checkpoint({}, 1)
+    second = Context("smoke", tmp_path)
+    second.resume()
+    assert 100.0 <= second.seconds < 110.0
+
+
+@pytest.mark.parametrize("loss", [float("nan"), torch.tensor(float("inf"))])
+def test_a_loss_that_is_not_finite_names_the_step_and_what_is_kept(tmp_path, loss):
+    context = Context("smoke", tmp_path)
+    assert context.check_finite(torch.tensor(0.5), 1) == 0.5
+    with pytest.raises(EffbookError, match=r"at step 3; lower the learning rate.*all records are kept"):
+        context.check_finite(loss, 3)
+    context.checkpoint({}, 2)
+    with pytest.raises(EffbookError, match="the checkpoint of step 2 and all records are kept"):
+        context.check_finite(loss, 3)
+
+
+def test_an_atomic_write_that_fails_leaves_the_old_file_alone(tmp_path, monkeypatch):
+    path = tmp_path / "file.json"
+    write_atomically(path, "old")
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file.json"]
+
+
+def test_a_checkpoint_is_strict_json(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        Context("smoke", tmp_path).checkpoint({}, 1, {"loss": float("nan")})
+    Context("smoke", tmp_path).checkpoint({"x": torch.ones(2)}, 2)
+    assert json.loads((tmp_path / "checkpoint.json").read_text())["step"] == 2
+
+
+def test_plain_lines_tell_progress_and_time_left_where_there_is_no_terminal(monkeypatch, capsys):
+    clock = iter(range(0, 1000, 20))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    bar = Display().track(10, "training", done=4)
+    bar.advance(2, loss=0.25)
+    out = capsys.readouterr()
+    assert out.out == ""
+    assert out.err.startswith("training: 6/10, ")
+    assert out.err.endswith("left, loss 0.25\n")
+
+
+def test_quiet_prints_nothing(capsys):
+    bar = Display(quiet=True).track(2, "training")
+    bar.advance(2)
+    Display(quiet=True).say("hello")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_terminal_gets_a_bar(monkeypatch):
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", stream)
+    display = Display()
+    with display.live():
+        bar = display.track(2, "training")
+        bar.advance(1, loss=0.5)
+        display.say("[a] line")
+        bar.advance(1)
+    assert display.bars is None
+    assert "[a] line" in stream.getvalue()
+
+
+def test_times_are_told_for_people():
+    assert [duration(s) for s in (5, 99, 600, 7200)] == ["5 s", "99 s", "10 min", "2.0 h"]

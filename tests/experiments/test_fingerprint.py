@@ -1,0 +1,127 @@
+"""The fingerprint changes with the code that makes the numbers, and with nothing else."""
+
+import pytest
+
+import effbook
+from effbook.errors import EffbookError
+from effbook.experiments.fingerprint import closure, fingerprint
+
+_TREE = {
+    "__init__.py": '__version__ = "1"\n',
+    "errors.py": "class EffbookError(Exception): ...\n",
+    "unused.py": "x = 1\n",
+    "data/__init__.py": "from effbook.data.load import load\n\n\ndef helper():\n    return load()\n",
+    "data/load.py": "def load():\n    return 1\n",
+    "nola/__init__.py": (
+        '"""Names."""\nfrom effbook.nola.layer import Layer\nfrom .peft import Peft\n__all__ = ["Layer", "Peft"]\n'
+    ),
+    "nola/layer.py": "from . import basis\nclass Layer:\n    rank = basis.RANK\n",
+    "nola/basis.py": "import importlib\nRANK = 1\n\ndef engine(name):\n"
+    '    return importlib.import_module(f"effbook.nola.kernels_{name}")\n',
+    "nola/kernels_cpu.py": "x = 1\n",
+    "nola/peft.py": "class Peft: ...\n",
+    "experiments/__init__.py": "",
+    "experiments/recipe.py": "class Recipe: ...\n",
+    "experiments/nola/__init__.py": "from effbook.experiments.nola import runs\n",
+    "experiments/nola/profiles.py": "from effbook.unused import x\n",
+    "experiments/nola/runs.py": (
+        '"""Runs."""\nfrom typing import TYPE_CHECKING\nfrom effbook.errors import EffbookError\n'
+        "from effbook.experiments.recipe import Recipe\nfrom effbook.experiments.nola.profiles import x\n"
+        "if TYPE_CHECKING:\n    from effbook.unused import x\n"
+        "class Run(Recipe):\n    def run(self, n=None):\n"
+        '        """Run."""\n        from effbook.nola import Layer\n        return Layer\n'
+    ),
+}
+_RUNS = ("effbook.experiments.nola.runs",)
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    for name, text in _TREE.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(effbook, "__file__", str(tmp_path / "__init__.py"))
+    return tmp_path
+
+
+def _edit(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@pytest.mark.usefixtures("tree")
+def test_the_closure_follows_names_to_where_they_are_defined():
+    assert closure(_RUNS) == [
+        "effbook.experiments.nola.runs",
+        "effbook.nola",
+        "effbook.nola.basis",
+        "effbook.nola.kernels_cpu",
+        "effbook.nola.layer",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("nola/layer.py", "rank = basis.RANK", "rank  =  (basis.RANK)  # the rank"),
+        ("experiments/nola/runs.py", '"""Run."""', '"""Run it."""'),
+        ("experiments/nola/runs.py", '"""Runs."""\n', ""),
+        ("experiments/nola/runs.py", "return Layer", "# why\n        return Layer"),
+        ("nola/peft.py", "class Peft: ...", "class Peft: x = 1"),
+        ("unused.py", "x = 1", "x = 2"),
+        ("experiments/recipe.py", "class Recipe: ...", "class Recipe: x = 1"),
+        ("experiments/nola/profiles.py", "import x", "import x as y"),
+        ("errors.py", "class EffbookError(Exception): ...", "class EffbookError(Exception): x = 1"),
+        ("__init__.py", '"1"', '"2"'),
+        ("nola/__init__.py", '"""Names."""', '"""Other names."""'),
+    ],
+)
+def test_comments_docstrings_formatting_and_code_not_used_keep_it(tree, file, old, new):
+    before = fingerprint(_RUNS)
+    _edit(tree / file, old, new)
+    assert fingerprint(_RUNS) == before
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("nola/basis.py", "RANK = 1", "RANK = 2"),
+        ("nola/kernels_cpu.py", "x = 1", "x = 2"),
+        ("nola/layer.py", "rank = basis.RANK", "rank = -basis.RANK"),
+        ("experiments/nola/runs.py", "n=None", "n=0"),
+        ("experiments/nola/runs.py", "import Layer\n", "import Layer, Peft\n"),
+        ("nola/__init__.py", "__all__", "Layer.rank = 3\n__all__"),
+        ("nola/__init__.py", "effbook.nola.layer", "effbook.nola.peft"),
+    ],
+)
+def test_changed_code_changes_it_at_any_depth(tree, file, old, new):
+    before = fingerprint(_RUNS)
+    _edit(tree / file, old, new)
+    assert fingerprint(_RUNS) != before
+
+
+def test_a_package_imported_as_a_whole_stands_for_all_that_it_passes_on(tree):
+    _edit(tree / "experiments/nola/runs.py", "from effbook.nola import Layer", "from effbook import nola as Layer")
+    assert "effbook.nola.peft" in closure(_RUNS)
+    _edit(tree / "experiments/nola/runs.py", "from effbook import nola as Layer", "import effbook.nola as Layer")
+    assert "effbook.nola.peft" in closure(_RUNS)
+
+
+def test_a_package_with_code_of_its_own_counts_with_what_it_imports(tree):
+    _edit(
+        tree / "experiments/nola/runs.py", "from effbook.nola import Layer", "from effbook.data import helper as Layer"
+    )
+    assert {"effbook.data", "effbook.data.load"} <= set(closure(_RUNS))
+
+
+def test_a_module_without_source_is_told():
+    with pytest.raises(EffbookError, match="no source"):
+        fingerprint(("sys",))
+
+
+def test_every_registered_recipe_has_a_fingerprint():
+    from effbook.experiments.recipe import recipe_class, recipe_names
+
+    for name in recipe_names():
+        assert len(fingerprint((recipe_class(name).__module__,))) == 16

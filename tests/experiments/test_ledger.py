@@ -1,0 +1,82 @@
+"""The ledger: ratios measured in turns, kept with where they came from."""
+
+import json
+import time
+
+import pytest
+
+from effbook.errors import EffbookError
+from effbook.experiments import ledger
+from effbook.experiments.ledger import bench, compare, ratio, recorded, register_bench
+
+
+@pytest.fixture(autouse=True)
+def _own_benches(folders, monkeypatch):
+    monkeypatch.setattr(ledger, "_benches", {})
+    monkeypatch.setattr(ledger, "load_systems", lambda: None)
+
+
+def test_both_sides_are_measured_in_turns_and_the_median_taken(monkeypatch):
+    clock, calls = [0.0], []
+    took_a = iter([9, 9, 2, 4, 6, 100, 2])  # two to warm up, then five; one is an outlier
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+
+    def a():
+        calls.append("a")
+        clock[0] += next(took_a)
+
+    def b():
+        calls.append("b")
+        clock[0] += 2
+
+    found = compare(a, b, repeats=5)
+    assert "".join(calls) == "ab" * 7
+    assert (found.value, found.low, found.high) == (2.0, 1.0, 3.0)
+    assert (found.a, found.b, found.unit, found.pairs) == (4000.0, 2000.0, "ms", 5)
+    assert found.iqr == 2.0
+
+
+def test_the_ledger_tells_what_is_reached_and_writes_where_it_came_from(folders):
+    register_bench("nola", "bytes", lambda: ratio(100, 50, "bytes"), "<= 2.5", "1.9")
+    register_bench("nola", "speed", lambda: ratio(3, 1, "ms"), ">= 4.6")
+    register_bench("nola", "plain", lambda: ratio(3, 1, "ms"))
+    assert [line.reached for line in bench("nola")] == [True, False, None]
+    content = json.loads((folders[0] / "bench" / "nola.json").read_text())
+    assert content["system"] == "nola"
+    entry = recorded("nola")["bytes"]
+    assert entry["ratio"] == {"value": 2.0, "low": 2.0, "high": 2.0, "a": 100.0, "b": 50.0, "unit": "bytes", "pairs": 1}
+    assert entry["reported"] == "1.9"
+    assert entry["provenance"]["packages"]["torch"]
+
+
+def test_a_bench_that_cannot_run_here_is_told_and_keeps_what_was_recorded():
+    register_bench("nola", "gpu", lambda: ratio(1, 1, "ms"))
+    bench("nola")
+
+    def broken():
+        raise EffbookError("the kernel is missing", "install it")
+
+    register_bench("nola", "gpu", lambda: ratio(2, 1, "ms"), needs=("package:no_such_package",))
+    register_bench("nola", "kernel", broken)
+    lines = bench()
+    assert [line.why for line in lines] == ["needs the package no_such_package", "the kernel is missing; install it."]
+    assert [line.ratio for line in lines] == [None, None]
+    assert recorded("nola")["gpu"]["ratio"]["value"] == 1.0
+
+
+def test_an_unknown_system_an_empty_ledger_and_a_damaged_one_are_told(folders):
+    with pytest.raises(EffbookError, match="did you mean nola"):
+        bench("nolla")
+    with pytest.raises(EffbookError, match="no bench yet"):
+        bench("nola")
+    ledger.bench_path("nola").parent.mkdir(parents=True)
+    ledger.bench_path("nola").write_text("{")
+    with pytest.raises(EffbookError, match=r"nola\.json cannot be read"):
+        recorded("nola")
+
+
+def test_impossible_thresholds_and_repeats_are_refused():
+    with pytest.raises(ValueError, match="such as"):
+        register_bench("nola", "x", lambda: ratio(1, 1, "ms"), "about 2")
+    with pytest.raises(EffbookError, match="no spread"):
+        compare(lambda: None, lambda: None, repeats=1)
