@@ -38,8 +38,8 @@ class Basis:
         for field in ("count", "rows", "cols"):
             if getattr(self, field) < 1:
                 raise EffbookError(f"a basis cannot have {field} = {getattr(self, field)}", f"give {field} >= 1")
-        if self.count > 2**32:
-            raise EffbookError(f"a basis of {self.count} matrices outruns its 32-bit index", "give count <= 2**32")
+        if self.count >= 2**31:
+            raise EffbookError(f"a basis of {self.count} matrices outruns its 32-bit index", "give count < 2**31")
         if not 0 <= self.seed < 2**64:
             raise EffbookError(f"the seed {self.seed} is no 64-bit number", "give 0 <= seed < 2**64")
         if not 0 <= self.stream < 2**32:
@@ -78,8 +78,16 @@ def generate(
     device = torch.device(device)
     if device.type == "meta":
         return torch.empty(stop - start, basis.rows, basis.cols, dtype=dtype, device=device)
-    flat = kernels.engine(device, engine).generate(basis, start, stop, dtype=dtype, device=device)
-    return flat.view(stop - start, basis.rows, basis.cols)
+    chosen = kernels.engine(device, engine)
+    if dtype == torch.float32:
+        made = chosen.generate(basis, start, stop, device=device)
+    else:  # cast piece by piece, so that no second copy of the whole exists
+        made = torch.empty(stop - start, basis.numel, dtype=dtype, device=device)
+        piece = max(1, 2**24 // basis.numel)
+        for i in range(start, stop, piece):
+            end = min(i + piece, stop)
+            made[i - start : end - start] = chosen.generate(basis, i, end, device=device)
+    return made.view(stop - start, basis.rows, basis.cols)
 
 
 def combine(coefficients: Tensor, basis: Basis, *, chunk: int = 64, engine: str | None = None) -> Tensor:

@@ -2,7 +2,7 @@
 
 An engine is a module (or class) with three functions. `basis` is an `effbook.nola.basis.Basis`; N is its rows * cols.
 
-- ``generate(basis, start, stop, *, dtype, device)``: matrices start..stop-1, [stop - start, N];
+- ``generate(basis, start, stop, *, device)``: matrices start..stop-1 in float32, [stop - start, N];
 - ``combine(coefficients, basis, *, chunk)``: sum_i c_i A_i, [N];
 - ``contract(grad, basis, *, chunk)``: <G, A_i> for every i, [count], the gradient of the coefficients.
 
@@ -10,6 +10,7 @@ Torch chunks serve any device. The fused engines generate an entry in registers,
 """
 
 import importlib.util
+import os
 from functools import cache
 
 import torch
@@ -26,6 +27,11 @@ def engine(device: torch.device, name: str | None = None):
     if name is None:
         name = {"cpu": "numba", "cuda": "triton"}.get(device.type, "torch")
         name = name if _importable(name) else "torch"
+    elif name not in ENGINES:
+        raise EffbookError(f"there is no engine named {name!r}", f"choose one of {', '.join(ENGINES)}")
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"  # Triton's interpreter works on CPU tensors
+    if (name == "numba" and device.type != "cpu") or (name == "triton" and device.type != "cuda" and not interpreted):
+        raise EffbookError(f"the engine {name} doesn't serve the device {device}", "leave the choice to effbook")
     return _load(name)
 
 
@@ -39,8 +45,6 @@ def _load(name: str):
     # numba and Triton take a second to import: only who combines pays for it
     if name == "torch":
         return TorchEngine
-    if name not in ENGINES:
-        raise EffbookError(f"there is no engine named {name!r}", f"choose one of {', '.join(ENGINES)}")
     return importlib.import_module(f"effbook.nola.kernels_{name}")
 
 
@@ -48,8 +52,8 @@ class TorchEngine:
     """The basis in chunks of matrices, then a matrix product: the readable version, on any device."""
 
     @staticmethod
-    def generate(basis, start: int, stop: int, *, dtype: torch.dtype, device: torch.device) -> Tensor:
-        made = torch.empty(stop - start, basis.numel, dtype=dtype, device=device)
+    def generate(basis, start: int, stop: int, *, device: torch.device) -> Tensor:
+        made = torch.empty(stop - start, basis.numel, device=device)
         block = 2**20  # entries at a time: the integers in between take a hundred bytes each
         columns = min(basis.numel, block)
         matrices = max(1, block // columns)
@@ -73,8 +77,8 @@ class TorchEngine:
         total = coefficients.new_zeros(basis.numel)
         for start in range(0, basis.count, chunk):
             stop = min(start + chunk, basis.count)
-            matrices = TorchEngine.generate(basis, start, stop, dtype=total.dtype, device=total.device)
-            total += coefficients[start:stop] @ matrices
+            matrices = TorchEngine.generate(basis, start, stop, device=total.device)
+            total += coefficients[start:stop] @ matrices.to(total.dtype)
         return total
 
     @staticmethod
@@ -82,6 +86,6 @@ class TorchEngine:
         products = grad.new_empty(basis.count)
         for start in range(0, basis.count, chunk):
             stop = min(start + chunk, basis.count)
-            matrices = TorchEngine.generate(basis, start, stop, dtype=grad.dtype, device=grad.device)
-            products[start:stop] = matrices @ grad
+            matrices = TorchEngine.generate(basis, start, stop, device=grad.device)
+            products[start:stop] = matrices.to(grad.dtype) @ grad
         return products

@@ -19,7 +19,7 @@ _W0, _W1 = (np.uint64(w) for w in KEY_STEPS)
 _MASK, _32, _8 = np.uint64(MASK), np.uint64(32), np.uint64(8)
 _HALF, _UNIT = np.int32(2**23), np.float32(2.0**-23)
 _TILE = 1024  # blocks of four entries: 16 KiB of sums
-_SMALL = 2**18  # entries under which a second thread costs more than it saves
+_SMALL = 2**20  # entries under which a second thread costs more than it saves
 
 
 @njit(inline="always")
@@ -74,8 +74,8 @@ def _combine(s0, s1, s2, s3, first, last, coefficients, stream, k0, k1, bound):
 @njit(nogil=True, cache=True)
 def _contract(products, first, last, g0, g1, g2, g3, stream, k0, k1, bound):
     """Write <G, A_i> for i in first..last-1; g_w [Q] holds word w's gradients of every block."""
-    lanes = np.zeros(_TILE, g0.dtype)
     blocks = g0.shape[0]
+    lanes = np.zeros(min(_TILE, blocks), g0.dtype)
     for index in range(first, last):
         i = np.uint64(index)
         lanes[:] = 0
@@ -89,11 +89,11 @@ def _contract(products, first, last, g0, g1, g2, g3, stream, k0, k1, bound):
         products[index] = lanes.sum()
 
 
-def generate(basis, start: int, stop: int, *, dtype: torch.dtype, device: torch.device) -> Tensor:
+def generate(basis, start: int, stop: int, *, device: torch.device) -> Tensor:
     """See `effbook.nola.kernels`."""
     made = torch.empty(stop - start, basis.numel)
     _share(lambda low, high: _generate(made.numpy(), low, high, start, *_key(basis)), stop - start, basis.numel)
-    return made.to(dtype=dtype, device=device)
+    return made
 
 
 def combine(coefficients: Tensor, basis, *, chunk: int) -> Tensor:
