@@ -1,0 +1,29 @@
+// The filter of the page of all exhibits: hides rows, loads nothing, and keeps the choice in the address.
+document.addEventListener("DOMContentLoaded", () => {
+  const root = document.querySelector(".eff-exhibits");
+  if (!root) return;
+  const controls = [...root.querySelectorAll("[data-filter]")];
+  const rows = [...root.querySelectorAll("tbody tr")];
+  const shown = root.querySelector("output");
+  const fits = (row, key, value) => {
+    if (key === "text") return row.textContent.toLowerCase().includes(value.toLowerCase());
+    return row.dataset[key].split(key === "verdicts" ? "|" : " ").includes(value);
+  };
+  const apply = () => {
+    const chosen = controls.filter((control) => control.value).map((control) => [control.dataset.filter, control.value]);
+    for (const row of rows) row.hidden = !chosen.every(([key, value]) => fits(row, key, value));
+    shown.textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length}`;
+    const query = new URLSearchParams(chosen).toString();
+    try {
+      history.replaceState(null, "", (query ? `?${query}` : location.pathname) + location.hash);
+    } catch {
+      // some browsers forbid this for files
+    }
+  };
+  const given = new URLSearchParams(location.search);
+  for (const control of controls) {
+    if (given.has(control.dataset.filter)) control.value = given.get(control.dataset.filter);
+    control.addEventListener("input", apply);
+  }
+  apply();
+});

@@ -1,0 +1,8 @@
+"""The book: its notebooks run through papermill, its site staged, built and checked."""
+
+from effbook.book.notebooks import notebook_parameters, run_notebook
+from effbook.book.parameters import check_parameters
+from effbook.book.runs import ensure_runs
+from effbook.book.site import build, serve
+
+__all__ = ["build", "check_parameters", "ensure_runs", "notebook_parameters", "run_notebook", "serve"]

@@ -1,0 +1,78 @@
+"""Pages that are generated when the book is built: the overview of all exhibits, and the profiles' table."""
+
+from html import escape
+from pathlib import Path
+
+EXHIBITS_INTRO = """\
+# All exhibits
+
+Every numbered table and figure that the companion knows, with what has been run and how its claims came out.
+{doc}`reading` explains the verdicts. `effbook exhibits --json` prints the same list for programs.
+
+"""
+
+
+def write_generated(stage: Path, *, profile: str, version: str) -> None:
+    """Write the generated pages into the staging folder."""
+    from effbook import exhibits
+
+    listed = exhibits.exhibits_json()
+    pages = {path.with_suffix("").relative_to(stage).as_posix() for path in stage.glob("notebooks/**/*.ipynb")}
+    (stage / "book" / "exhibits.md").write_text(
+        EXHIBITS_INTRO + "```{raw} html\n" + exhibits_html(listed, profile=profile, pages=pages) + "\n```\n",
+        encoding="utf-8",
+    )
+
+
+def exhibits_html(listed: list[dict], *, profile: str, pages: set[str]) -> str:
+    """The overview as one HTML table with a filter that works in the browser alone.
+
+    `listed` is what `effbook exhibits --json` prints; `pages` are the notebooks that the site has, without suffix.
+    """
+    verdicts = sorted({claim["verdicts"].get(profile, "not run") for one in listed for claim in one["claims"]})
+    systems = sorted({system for one in listed for system in one["systems"]})
+    controls = (
+        '<div class="eff-filter" role="search">'
+        '<label>Search <input type="search" data-filter="text" placeholder="rank, tab-3.12, …"></label>'
+        f"{_select('System', 'systems', systems)}{_select('Kind', 'kind', ['table', 'figure', 'prose'])}"
+        f"{_select('Verdict', 'verdicts', verdicts)}"
+        '<output aria-live="polite"></output></div>'
+    )
+    head = "".join(f"<th scope='col'>{name}</th>" for name in ("Exhibit", "What", f"Runs at {profile}", "Claims"))
+    rows = "\n".join(_row(one, profile, pages) for one in listed)
+    return (
+        f'<div class="eff-exhibits">{controls}<div class="eff-scroll"><table class="eff-table">'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div></div>"
+    )
+
+
+def _row(one: dict, profile: str, pages: set[str]) -> str:
+    page = one["notebook"].removesuffix(".ipynb")
+    name = escape(one["id"])
+    link = f'<a href="../{page}.html">{name}</a>' if page in pages else f"<span>{name}</span>"
+    verdicts = [claim["verdicts"].get(profile, "not run") for claim in one["claims"]]
+    claims = "".join(
+        f'<li><span class="eff-verdict eff-{verdict.replace(" ", "-")}">{escape(verdict)}</span> '
+        f"{escape(claim['text'])}</li>"
+        for claim, verdict in zip(one["claims"], verdicts, strict=True)
+    )
+    data = {"systems": " ".join(one["systems"]), "kind": one["kind"], "verdicts": "|".join(dict.fromkeys(verdicts))}
+    attributes = " ".join(f'data-{key}="{escape(value)}"' for key, value in data.items())
+    count = one["profiles"].get(profile, {"runs": 0, "recorded": 0, "stale": 0})
+    return (
+        f'<tr id="{name}" {attributes}><th scope="row">{link}</th>'
+        f"<td>{escape(one['title'])} <small>({escape(one['section'])})</small></td>"
+        f"<td>{_runs(count, one.get('why'))}</td><td><ul>{claims}</ul></td></tr>"
+    )
+
+
+def _runs(count: dict, why: str | None) -> str:
+    if not count["runs"]:
+        return f"<small>{escape(why or 'no run at this profile')}</small>"
+    stale = f", {count['stale']} stale" if count["stale"] else ""
+    return f"{count['recorded']} of {count['runs']}{stale}"
+
+
+def _select(label: str, key: str, options: list[str]) -> str:
+    listed = "".join(f"<option>{escape(option)}</option>" for option in options)
+    return f'<label>{label} <select data-filter="{key}"><option value="">all</option>{listed}</select></label>'

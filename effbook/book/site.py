@@ -1,0 +1,207 @@
+"""Builds the site: runs the notebooks, lays sources and executed notebooks into a staging folder, calls jupyter-book.
+
+_build/executed/<profile>/   the executed notebooks, kept while nothing that they depend on changes
+_build/stage/                what jupyter-book reads: the same paths as in the repository
+_build/html/                 the site, replaced only by a build that went through
+"""
+
+import functools
+import hashlib
+import http.server
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+import yaml
+
+from effbook.book import pages
+from effbook.book.check import check_site
+from effbook.book.notebooks import environment, notebook_parameters, run_notebook
+from effbook.errors import EffbookError
+
+MATHJAX = "tex-svg-full.js"  # one file, no fonts: works from file:// in every browser
+SPHINX = "from jupyter_book.cli.main import main; main()"
+
+
+def repository_root() -> Path:
+    """The checkout that holds the book's sources."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "_toc.yml").is_file():
+        raise EffbookError(
+            f"The book's sources are not beside the package in {root}",
+            "install effbook from a checkout: pip install -e .",
+        )
+    return root
+
+
+def build(
+    profile: str = "mini",
+    *,
+    root: Path | str | None = None,
+    fresh: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> Path:
+    """Build the book at a profile and return the site's folder.
+
+    Recorded runs are used; only `smoke` computes its runs (into a folder of its own). `fresh` executes notebooks
+    again that nothing has changed for. Raises EffbookError with the first cause if a notebook fails, sphinx warns or
+    the site would load something from elsewhere; the site built before then stays.
+    """
+    from effbook.experiments.profiles import check_profile
+
+    check_profile(profile)
+    root = Path(root) if root is not None else repository_root()
+    say = say or functools.partial(print, file=sys.stderr, flush=True)
+    work = root / "_build"
+    notebooks = toc_notebooks(root)
+    executed = work / "executed" / profile
+    for number, name in enumerate(notebooks, start=1):
+        did = execute(root, name, profile=profile, folder=executed, fresh=fresh)
+        say(f"[{number}/{len(notebooks)}] {name}: {'executed' if did else 'unchanged'}")
+    stage = work / "stage"
+    lay_out(root, stage, executed=executed, notebooks=notebooks, profile=profile)
+    say("building the pages")
+    html = run_sphinx(stage, work / "sphinx")
+    check_site(html)
+    return _replace(html, work / "html")
+
+
+def serve(port: int = 8000) -> None:
+    """Serve the site that was built last, on this machine only, until interrupted."""
+    site = repository_root() / "_build" / "html"
+    if not (site / "index.html").is_file():
+        raise EffbookError("The site is not built yet", "run 'make book' or 'effbook book build'")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(site))
+    try:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except OSError as error:
+        raise EffbookError(f"Port {port} is taken ({error.strerror})", "stop the program that holds it") from error
+    with server:
+        print(f"http://127.0.0.1:{port}/  (stop with Ctrl-C)", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print()
+
+
+# --- notebooks -------------------------------------------------------------------------------------------------------
+
+
+def toc_notebooks(root: Path) -> list[str]:
+    """The notebooks that _toc.yml names, as paths from the root, in order."""
+    found: list[str] = []
+
+    def walk(part: object) -> None:
+        if isinstance(part, dict):
+            if str(part.get("file", "")).startswith("notebooks/"):
+                found.append(f"{part['file'].removesuffix('.ipynb')}.ipynb")
+            for value in part.values():
+                walk(value)
+        elif isinstance(part, list):
+            for value in part:
+                walk(value)
+
+    walk(yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8")))
+    return found
+
+
+def execute(root: Path, name: str, *, profile: str, folder: Path, fresh: bool = False) -> bool:
+    """Run one notebook into `folder` unless its last run there still stands; return whether it ran."""
+    out = folder / name
+    stamp = out.with_suffix(".sha256")
+    state = _state(root, name, profile)
+    if not fresh and out.is_file() and stamp.is_file() and stamp.read_text() == state:
+        return False
+    declared = notebook_parameters(root / name)
+    wanted = {"profile": profile, "runs": "missing" if profile == "smoke" else "recorded"}
+    smoke_records = str(root / "_build" / "smoke-records")  # their numbers mean nothing: not among the book's
+    with environment("EFFBOOK_RECORDS", smoke_records) if profile == "smoke" else nullcontext():
+        run_notebook(root / name, out, {key: value for key, value in wanted.items() if key in declared})
+    stamp.write_text(state)
+    return True
+
+
+def _state(root: Path, name: str, profile: str) -> str:
+    """A digest of all that an executed notebook depends on: itself, the package, the records, what data is here."""
+    from effbook import data
+    from effbook.experiments import records
+
+    package = Path(__file__).resolve().parents[1]
+    files = [root / name]
+    files += sorted(path for path in package.rglob("*") if path.suffix in (".py", ".yaml"))
+    files += sorted((records.records_folder()).glob("*/*/*.json"))
+    digest = hashlib.sha256(profile.encode())
+    for path in files:
+        digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    digest.update(" ".join(name for name in data.manifests() if data.is_cached(name)).encode())
+    return digest.hexdigest()
+
+
+# --- staging and building ---------------------------------------------------------------------------------------------
+
+
+def lay_out(root: Path, stage: Path, *, executed: Path, notebooks: list[str], profile: str) -> None:
+    """Fill the staging folder: pages, executed notebooks, the code that pages quote, records, styles, MathJax."""
+    shutil.rmtree(stage, ignore_errors=True)
+    stage.mkdir(parents=True)
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy2(root / name, stage / name)
+    shutil.copytree(root / "book", stage / "book", ignore=shutil.ignore_patterns("records", "_static"))
+    shutil.copytree(root / "book" / "_static", stage / "_static")
+    shutil.copytree(root / "book" / "_static", stage / "book" / "_static")
+    for name in notebooks:
+        (stage / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(executed / name, stage / name)
+    package = Path(__file__).resolve().parents[1]
+    shutil.copytree(package, stage / "effbook", ignore=shutil.ignore_patterns("__pycache__"))
+    records = root / "book" / "records"
+    extra = stage / "extra"
+    extra.mkdir()
+    if records.is_dir():
+        shutil.copytree(records, extra / "records", ignore=shutil.ignore_patterns("smoke", "*.lock"))
+    (stage / "_static" / "mathjax").mkdir()
+    shutil.copy2(mathjax(), stage / "_static" / "mathjax" / MATHJAX)
+    pages.write_generated(stage, profile=profile, version=importlib.metadata.version("effbook"))
+
+
+def mathjax() -> Path:
+    """The MathJax file, from the data cache; fetched from its package where it isn't there."""
+    from effbook import data
+
+    return data.fetch("mathjax") / MATHJAX
+
+
+def run_sphinx(stage: Path, out: Path) -> Path:
+    """Call jupyter-book on the staging folder, with every warning an error; return the folder of the pages."""
+    shutil.rmtree(out, ignore_errors=True)
+    command = [sys.executable, "-c", SPHINX, "build", str(stage), "--path-output", str(out)]
+    command += ["-n", "-W", "--keep-going", "-q"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=stage, env={**os.environ, "NO_COLOR": "1"})
+    html = out / "_build" / "html"
+    said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
+    if done.returncode != 0 or not (html / "index.html").is_file():
+        (out / "sphinx.log").parent.mkdir(parents=True, exist_ok=True)
+        (out / "sphinx.log").write_text(said)
+        told = [line.strip() for line in said.splitlines() if re.search(r"WARNING|ERROR|Error", line)]
+        first = told[0].replace(f"{stage}/", "") if told else "no reason given"
+        raise EffbookError(
+            f"Building the pages failed with {len(told)} warnings, the first: {first}", f"see {out / 'sphinx.log'}"
+        )
+    return html
+
+
+def _replace(new: Path, old: Path) -> Path:
+    """Put the new site where the old one was; the gap between the two is one rename."""
+    aside = old.with_name(f"{old.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)
+    if old.exists():
+        old.rename(aside)
+    new.rename(old)
+    shutil.rmtree(aside, ignore_errors=True)
+    return old
