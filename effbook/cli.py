@@ -14,7 +14,9 @@ book_app = typer.Typer(no_args_is_help=True, help="The book: build it, look at i
 app.add_typer(data_app, name="data")
 app.add_typer(book_app, name="book")
 
-What = Annotated[list[str], typer.Argument(help="An exhibit (tab-3.12), a system (nola), a notebook, or all.")]
+What = Annotated[
+    list[str], typer.Argument(metavar="WHAT...", help="An exhibit (tab-3.12), a system (nola), a notebook, or all.")
+]
 Profile = Annotated[str, typer.Option(help="smoke, mini, lab or paper.")]
 Seeds = Annotated[int | None, typer.Option(min=1, help="Run this many seeds, not the profile's.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Plain lines, no bars.")]
