@@ -52,7 +52,7 @@ class Judgement:
     @property
     def why(self) -> str:
         """In words, what the verdict rests on."""
-        reasons = list(dict.fromkeys(o.why for o in self.outcomes if o.why))
+        reasons = list(dict.fromkeys(o.why for o in self.outcomes if o.why and o.why != "not run yet"))
         held = sum(o.verdict == "holds" for o in self.outcomes)
         counted = f"{held} of {self.ran} tests hold" if self.ran > 1 else ""
         if 0 < self.ran < len(self.outcomes):
@@ -146,7 +146,7 @@ def _compare(left: float, right: float, test: Test) -> float | None:
 
 def _place(low: float, high: float, test: Test) -> Verdict:
     """Where the interval [low, high] lies against the margin."""
-    m = test.margin
+    m, low, high = test.margin, round(low, 9), round(high, 9)  # 0.3 - 0.1 is not to miss a margin of 0.2
     holds = {">": low > m, ">=": low >= m, "<": high < m, "<=": high <= m}[test.op]
     fails = {">": high <= m, ">=": high < m, "<": low >= m, "<=": low > m}[test.op]
     return "holds" if holds else "fails" if fails else "undecided"

@@ -95,8 +95,6 @@ def _cell(found: Exhibit, row: Row, column: Column, profile: str) -> Measured:
     if recipe is None:
         return Measured(state="none", note=row.waits_for or "", **known)
     runs = runs_of(recipe, scale)
-    if column.arithmetic:
-        runs = runs[:1]  # nothing is random
     if not runs:
         return Measured(state="no run", note=f"{recipe.name} has no {scale} run for this cell", **known)
     kept = _records_of(runs, scale)

@@ -76,8 +76,14 @@ class Row(Part):
 
     @property
     def name(self) -> str:
-        """The row in words: "GPT-2 M, NOLA, QV, 8"."""
-        return ", ".join([self.group] * bool(self.group) + [v for v in self.label.values() if v not in ("", "-")])
+        """The row in words: "GPT-2 M, NOLA, QV, rank 8"."""
+        return ", ".join([self.group] * bool(self.group) + [self.short])
+
+    @property
+    def short(self) -> str:
+        """The row in words, without its group."""
+        told = [(key, value) for key, value in self.label.items() if value not in ("", "-")]
+        return ", ".join(f"{key.lower()} {value}" if value.isdigit() else value for key, value in told)
 
 
 class Cell(Part):

@@ -2,7 +2,9 @@
 
 import csv
 import io
+import math
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
@@ -36,7 +38,7 @@ def measured_text(row: Row, column: Column, cell: Measured) -> str:
         exact = f"{round(cell.value):,}"
         return f"{as_printed(cell.value, printed, column.mega)} ({exact})" if printed and printed != exact else exact
     places = decimals(column, row, cell.value)
-    half = "" if cell.half_width is None else f" ±{cell.half_width:.{places}f}"
+    half = "" if not cell.half_width else f" ±{cell.half_width:.{places}f}"
     return f"{cell.value:.{places}f}{half}"
 
 
@@ -45,7 +47,7 @@ def decimals(column: Column, row: Row, value: float) -> int:
     printed = row.values.get(column.id)
     if printed:
         return len(printed.rstrip("KM").partition(".")[2])
-    return max(0, min(4, 2 - len(str(int(abs(value)))) + 1)) if abs(value) >= 1 else 3
+    return min(4, max(0, 2 - math.floor(math.log10(abs(value))))) if value else 0
 
 
 def state_text(cell: Measured) -> str:
@@ -78,7 +80,7 @@ def judgements(table: Table) -> list[Judgement]:
 def show_terminal(exhibit_id: str, profile: str = "mini", console: Console | None = None) -> None:
     """Print an exhibit: reported beside measured, the claims with their verdicts, and the errata."""
     table = measured(exhibit_id, check_profile(profile))
-    found, console = table.exhibit, console or Console()
+    found, console = table.exhibit, console or _console()
     console.print(f"\n[bold]{found.id}[/] {escape(found.title)} [dim]({found.section})[/]")
     if found.caption:
         console.print(f"[dim]{escape(found.caption)}[/]", highlight=False)
@@ -97,38 +99,42 @@ def show_terminal(exhibit_id: str, profile: str = "mini", console: Console | Non
         console.print(f"  [dim]erratum[/] {escape(erratum.text)} [dim]{escape(erratum.decided)}[/]", highlight=False)
 
 
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=160)  # a pipe has no width to fit
+
+
 def _rich(table: Table) -> RichTable:
     found = table.exhibit
-    labels = list(dict.fromkeys(name for row in found.rows for name in row.label))
-    shown = RichTable(show_lines=False, pad_edge=False)
-    for name in labels:
-        shown.add_column(name)
-    shown.add_column("")
+    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    shown.add_column("", no_wrap=True)
     for column in found.columns:
-        shown.add_column(heading(column), justify="right")
+        shown.add_column(heading(column), justify="right", overflow="fold")
     group = ""
     for row in found.rows:
         if row.group and row.group != group:
             group = row.group
-            shown.add_section()
             shown.add_row(f"[bold]{escape(group)}[/]")
-        names = [escape(row.label.get(name, "")) for name in labels]
-        if row.values:
-            printed = [escape(reported_text(row, column)) for column in found.columns]
-            shown.add_row(*names, f"[dim]reported, {row.origin}[/]", *printed)
-            names = [""] * len(labels)
-        cells = [_measured_cell(row, column, table.cell(row.id, column.id)) for column in found.columns]
-        if any(cells):
-            shown.add_row(*names, f"[cyan]measured \\[{table.profile}][/]", *cells)
+        printed = [escape(reported_text(row, column)) for column in found.columns]
+        shown.add_row(f"{escape(row.short)} [dim]{row.origin}[/]", *printed)
+        cells = [table.cell(row.id, column.id) for column in found.columns]
+        states = list(dict.fromkeys(cell.state for cell in cells if cell.state in ("not run", "no run")))
+        if any(cell.value is not None for cell in cells):
+            texts = [_measured_cell(row, column, cell) for column, cell in zip(found.columns, cells, strict=True)]
+            shown.add_row(f"[cyan]  \\[{table.profile}][/]", *texts)
+        elif states:
+            shown.add_row(f"[cyan]  \\[{table.profile}][/] [dim]{states[0]}[/]")
     return shown
 
 
 def _measured_cell(row: Row, column: Column, cell: Measured) -> str:
     value, state = measured_text(row, column, cell), state_text(cell)
-    if column.arithmetic and value:
-        value = f"{value} \\[arithmetic]"
-        differs = " [yellow]differs[/]" if count_mark(row, column, cell) == "differs" else ""
-        return value + differs + (f" [dim]{state}[/]" if state else "")
+    if cell.value is None:
+        return "[dim]–[/]" if state else ""
+    if column.arithmetic:
+        value += f" \\[{cell.profile}, arithmetic]"
+        if count_mark(row, column, cell) == "differs":
+            value += " [yellow]differs[/]"
     return value + (f" [dim]{state}[/]" if state else "")
 
 
@@ -218,4 +224,4 @@ def show_exhibits(profile: str = "mini", console: Console | None = None) -> None
         verdicts = [claim["verdicts"][profile] for claim in entry["claims"]]
         told = ", ".join(f"[{STYLES[v]}]{verdicts.count(v)} {v}[/]" for v in STYLES if v in verdicts)
         shown.add_row(entry["id"], escape(entry["title"]), entry["section"], done + stale, told)
-    (console or Console()).print(shown)
+    (console or _console()).print(shown)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from effbook.errors import EffbookError
+from effbook.experiments.profiles import register_profiles
 from effbook.experiments.recipe import Context, Cost, Recipe, Result, register_recipe
 
 if TYPE_CHECKING:
@@ -123,3 +124,9 @@ class CountRecipe(Recipe):
             else:
                 adapt_pranc(model, PRANCSettings(k=2 * k), targets=layers, also_train=norms)
         return model
+
+
+# Counts are of paper scale and nothing in them is random.
+register_profiles(
+    CountRecipe.name, lambda recipe, profile: recipe if profile == "paper" else None, seeds={"paper": (0,)}
+)

@@ -1,0 +1,171 @@
+"""What notebooks call: an exhibit as HTML with badges and verdicts, and the parts of it."""
+
+from html import escape
+
+from effbook.exhibits import plots, theme
+from effbook.exhibits.claims import Judgement
+from effbook.exhibits.counts import counts_text
+from effbook.exhibits.measure import Measured, Table, measured
+from effbook.exhibits.schema import Column, Row
+from effbook.exhibits.tables import count_mark, heading, judgements, measured_text, notes, reported_text, state_text
+from effbook.experiments.profiles import check_profile
+
+RECORDS = "../../records/"  # seen from a notebook's page on the site
+MEANING = {
+    "smoke": "seconds; proves that every path runs, the numbers mean nothing",
+    "mini": "real data and weights at a small scale; only the claims are judged",
+    "lab": "one GPU at CIFAR scale; only the claims are judged",
+    "paper": "the dissertation's own protocol",
+}
+SIGNS = {"holds": "✓", "fails": "✗", "undecided": "~", "not run": "–"}
+STYLE = """<style>
+.eff-exhibit{margin:1rem 0}
+.eff-scroll{overflow-x:auto;max-width:100%;-webkit-overflow-scrolling:touch}
+.eff-exhibit table{border-collapse:collapse;font-size:.85rem;width:auto;margin:.5rem 0;color:inherit;background:none}
+.eff-exhibit th,.eff-exhibit td{padding:.2rem .6rem;text-align:right;white-space:nowrap;border:0;color:inherit;
+background:none}
+.eff-exhibit thead th{border-bottom:1px solid #7a828c;vertical-align:bottom;white-space:normal;min-width:3.5rem}
+.eff-exhibit tbody th{text-align:left;font-weight:500}
+.eff-exhibit tr.eff-group th{font-weight:700;padding-top:.6rem}
+.eff-exhibit tr.eff-measured td,.eff-exhibit tr.eff-measured th{padding-bottom:.45rem;font-weight:600}
+.eff-exhibit tr.eff-reported td{opacity:.8}
+.eff-exhibit small{opacity:.75;font-weight:400}
+.eff-badge,.eff-verdict{display:inline-block;border:1px solid currentColor;border-radius:.7rem;padding:0 .5rem;
+font-size:.75rem;font-weight:600;line-height:1.5;white-space:nowrap}
+.eff-badge{color:#7a828c}.eff-badge.eff-mini{color:#0e7cb0}.eff-badge.eff-lab{color:#b3651f}
+.eff-badge.eff-paper{color:#178a5f}
+.eff-holds{color:#178a5f}.eff-fails{color:#d0472f}.eff-undecided{color:#a8760a}.eff-not-run{color:#7a828c}
+.eff-claims{list-style:none;padding-left:0}.eff-claims li{margin:.35rem 0}
+.eff-plot{max-width:100%;height:auto;background:none}
+</style>"""
+
+
+def badge(profile: str, *, arithmetic: bool = False) -> str:
+    """The profile's badge as HTML; `arithmetic` marks counts, which are of paper scale under any profile."""
+    name = "paper, arithmetic" if arithmetic else check_profile(profile)
+    kind = "paper" if arithmetic else profile
+    return f'<span class="eff-badge eff-{kind}" title="{escape(MEANING[kind])}">{name}</span>'
+
+
+def chip(judgement: Judgement) -> str:
+    """A verdict as a chip: its sign, its word and a colour, with the badge of the scale that it was judged at."""
+    word = judgement.verdict
+    scale = badge(judgement.profile, arithmetic=judgement.arithmetic)
+    return f'<span class="eff-verdict eff-{word.replace(" ", "-")}">{SIGNS[word]} {word}</span> {scale}'
+
+
+def html(exhibit_id: str, profile: str, *, plot: bool = True) -> str:
+    """An exhibit in full: badge, table, plot, claims, errata, and links to the records."""
+    table = measured(exhibit_id, check_profile(profile))
+    found = table.exhibit
+    where = f"{found.section}" if found.kind == "prose" else f"{found.id}, {found.section}"
+    parts = [
+        STYLE,
+        f'<div class="eff-exhibit" id="{escape(found.id)}">',
+        f"<p><strong>{escape(found.title)}</strong> <small>({escape(where)})</small> {badge(profile)}</p>",
+        f"<p><small>{escape(found.caption)}</small></p>" if found.caption else "",
+        table_html(table) if found.rows else "",
+        *(f"<p><small>{escape(note)}</small></p>" for note in notes(table)),
+        plot_html(exhibit_id, profile) if plot else "",
+        claims_html(table),
+        _errata(table),
+        _records(table),
+        "</div>",
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def table_html(table: Table) -> str:
+    """The table alone: for each row the reported line, and below it the measured one with its badge."""
+    found = table.exhibit
+    head = "".join(f'<th scope="col">{escape(heading(column))}</th>' for column in found.columns)
+    lines, group = [], ""
+    for row in found.rows:
+        if row.group and row.group != group:
+            group = row.group
+            wide = len(found.columns) + 1
+            lines.append(f'<tr class="eff-group"><th scope="rowgroup" colspan="{wide}">{escape(group)}</th></tr>')
+        cells = [table.cell(row.id, column.id) for column in found.columns]
+        printed = "".join(f"<td>{_printed(row, column)}</td>" for column in found.columns)
+        origin = {"own": "reported", "rerun": "reported, rival rerun", "quoted": "reported, quoted"}[row.origin]
+        lines.append(
+            f'<tr class="eff-reported"><th scope="row">{escape(row.short)} <small>{origin}</small></th>{printed}</tr>'
+        )
+        if any(cell.value is not None for cell in cells):
+            ours = "".join(f"<td>{_ours(row, c, cell)}</td>" for c, cell in zip(found.columns, cells, strict=True))
+            lines.append(f'<tr class="eff-measured"><th scope="row">measured {badge(table.profile)}</th>{ours}</tr>')
+    body = "\n".join(lines)
+    return (
+        f'<div class="eff-scroll" tabindex="0" role="region" aria-label="{escape(found.title)}"><table>'
+        f'<thead><tr><th scope="col"></th>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
+    )
+
+
+def _printed(row: Row, column: Column) -> str:
+    text = escape(reported_text(row, column))
+    if note := row.notes.get(column.id):
+        return f'<span title="{escape(note)}">{text}<sup>†</sup></span>'
+    return f"<strong>{text}</strong>" if row.marks.get(column.id) == "best" else text
+
+
+def _ours(row: Row, column: Column, cell: Measured) -> str:
+    state = state_text(cell)
+    if cell.value is None:
+        return f"<small>{escape(state)}</small>"
+    text = escape(measured_text(row, column, cell))
+    if cell.paths and cell.profile != "smoke":
+        text = f'<a href="{RECORDS}{cell.paths[0]}">{text}</a>'
+    if column.arithmetic:
+        text += " " + badge("paper", arithmetic=True)
+        text += " <small>differs</small>" if count_mark(row, column, cell) == "differs" else ""
+    return text + (f" <small>{escape(state)}</small>" if state else "")
+
+
+def plot_html(exhibit_id: str, profile: str) -> str:
+    """The plot of reported beside measured with its alt text; empty where there is nothing to draw."""
+    figure = plots.reported_beside_measured(exhibit_id, profile)
+    return "" if figure is None else theme.html(figure, plots.alt_text(exhibit_id, profile))
+
+
+def claims_html(table: Table) -> str:
+    """The claims with their verdicts."""
+    lines = [
+        f"<li>{chip(j)} {escape(j.claim.text)} <small>{escape(j.claim.source)}"
+        + (f". {escape(j.why)}" if j.why else "")
+        + "</small></li>"
+        for j in judgements(table)
+    ]
+    return f'<ul class="eff-claims">{"".join(lines)}</ul>' if lines else ""
+
+
+def _errata(table: Table) -> str:
+    told = "".join(f"<li>{escape(e.text)} <em>{escape(e.decided)}</em></li>" for e in table.exhibit.errata)
+    n = len(table.exhibit.errata)
+    return f"<details><summary>{n} in the text to set right</summary><ul>{told}</ul></details>" if n else ""
+
+
+def _records(table: Table) -> str:
+    if table.profile == "smoke":
+        return ""
+    paths = list(dict.fromkeys(path for _, _, cell in table.with_values() for path in cell.paths))
+    links = "".join(f'<li><a href="{RECORDS}{path}">{escape(path)}</a></li>' for path in paths)
+    return f"<details><summary>{len(paths)} records</summary><ul>{links}</ul></details>" if paths else ""
+
+
+def show(exhibit_id: str, profile: str, *, plot: bool = True) -> None:
+    """Display an exhibit in a notebook."""
+    from IPython.display import HTML, display
+
+    display(HTML(html(exhibit_id, profile, plot=plot)))
+
+
+def show_claims(exhibit_id: str, profile: str) -> None:
+    """Display the claims of an exhibit with their verdicts alone."""
+    from IPython.display import HTML, display
+
+    display(HTML(f'{STYLE}<div class="eff-exhibit">{claims_html(measured(exhibit_id, profile))}</div>'))
+
+
+def show_counts(exhibit_id: str) -> None:
+    """Print the parameter counts of an exhibit, counted now; the output is the same on every machine."""
+    print(counts_text(exhibit_id))
