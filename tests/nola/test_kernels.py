@@ -127,7 +127,6 @@ SIGNATURES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kernel", SIGNATURES)
 def test_the_cuda_kernels_compile_and_round_an_entry_before_it_is_summed(kernel, tmp_path, monkeypatch):
     triton = pytest.importorskip("triton")
