@@ -3,7 +3,16 @@
 from effbook.backbones.architectures import META, meta, pretrained
 from effbook.backbones.attention import SplitQKV, split_qkv
 from effbook.backbones.language import smollm2, toy_lm
-from effbook.backbones.vision import IMAGE_MEAN, IMAGE_STD, ResNet20, resnet18, resnet20, toy_vit, vit_s14
+from effbook.backbones.vision import (
+    IMAGE_MEAN,
+    IMAGE_STD,
+    ResNet20,
+    normalisation,
+    resnet18,
+    resnet20,
+    toy_vit,
+    vit_s14,
+)
 
 __all__ = [
     "IMAGE_MEAN",
@@ -12,6 +21,7 @@ __all__ = [
     "ResNet20",
     "SplitQKV",
     "meta",
+    "normalisation",
     "pretrained",
     "resnet18",
     "resnet20",

@@ -117,19 +117,19 @@ def pretrained(name: str, *, device: str | torch.device = "cpu", **options: Any)
 def vit_from_folder(
     folder: Path, *, architecture: str, image_px: int = 224, device: str | torch.device = "cpu"
 ) -> nn.Module:
-    """A timm ViT with the one checkpoint below ``folder``, as timm publishes it (.safetensors, .pth, .bin or .npz).
+    """A timm ViT as timm publishes it (config.json beside model.safetensors), its classifier left off.
 
-    A classifier in the checkpoint is dropped; a decoder, as in MAE's own files, too.
+    Raises `EffbookError` where the folder holds another architecture or no readable weights.
     """
     import timm
 
-    files = sorted(p for p in folder.rglob("*") if p.suffix in {".safetensors", ".pth", ".bin", ".npz"})
-    if not files:
+    try:
+        model = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0, img_size=image_px)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise EffbookError(f"{folder} holds no timm weights that load ({error})", "fetch the weights again") from error
+    if model.pretrained_cfg["architecture"] != architecture:
         raise EffbookError(
-            f"{folder} holds no checkpoint (.safetensors, .pth, .bin or .npz)", "fetch the weights again"
+            f"{folder} holds {model.pretrained_cfg['architecture']} where {architecture} belongs",
+            "put the right weights there",
         )
-    overlay = {"file": str(files[0]), "custom_load": files[0].suffix == ".npz"}
-    model = timm.create_model(
-        architecture, pretrained=True, num_classes=0, img_size=image_px, pretrained_cfg_overlay=overlay
-    )
     return model.to(device).eval()

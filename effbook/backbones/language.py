@@ -50,19 +50,24 @@ def load_causal_lm(
     options: dict[str, Any] = {"dtype": dtype}
     if int8:
         options |= {"quantization_config": eight_bit(), "device_map": {"": str(device)}}
-    tokenizer = AutoTokenizer.from_pretrained(source)
+        # Or it says at every layer of every step that float32 becomes float16 on the way to 8 bits.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    try:
+        with _quiet():
+            tokenizer = AutoTokenizer.from_pretrained(source)
+            model = AutoModelForCausalLM.from_pretrained(source, **options)
+    except (OSError, ValueError) as error:
+        raise EffbookError(f"{source} holds no language model that loads ({error})", "fetch it again") from error
     if tokenizer.pad_token is None:  # GPT-2 and LLaMA-2 have none; padding is masked, so any token serves
         tokenizer.pad_token = tokenizer.eos_token
-    with _quiet():
-        model = AutoModelForCausalLM.from_pretrained(source, **options)
     return (model if int8 else model.to(device)).eval(), tokenizer
 
 
 def eight_bit() -> Any:
     """The 8-bit setting of LLM.int8 for a frozen base: weights as int8 codes with one scale a row, lm_head left alone.
 
-    Gradients flow through to the inputs. On CUDA activations are quantised as well, outliers apart; on the CPU
-    bitsandbytes dequantises the weight instead, so there it saves memory and costs time.
+    Gradients flow through to the inputs. Activations are quantised as well, outliers apart, except in training mode
+    on the CPU, where bitsandbytes multiplies by the dequantised weight.
     """
     from importlib.util import find_spec
 
@@ -84,6 +89,7 @@ def converted(gguf: Path, *, version: str) -> Path:
         return folder
     try:
         beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=gguf.parent))
+        beside.chmod(0o755)  # mkdtemp makes it private
     except OSError as error:
         raise EffbookError(
             f"Cannot write into {gguf.parent} ({error})", "set EFFBOOK_DATA to a writable folder"

@@ -10,12 +10,21 @@ from torch import Tensor, nn
 
 from effbook.errors import EffbookError
 
-# What every packaged or pretrained ViT here expects: pixels in 0..1, then (x - mean) / std per channel (ImageNet's).
+# What the packaged ViT-S/14 was trained on: pixels in 0..1, then (x - mean) / std per channel (ImageNet's).
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 
 PATCH_PX = 14
 _ARCHITECTURE = "vit_small_patch14_dinov2"  # timm's name for these shapes, LayerScale included
+
+
+def normalisation(model: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel that a model's inputs want, for pixels in 0..1.
+
+    What timm notes with pretrained weights (some ViTs want 0.5 and 0.5), else ImageNet's.
+    """
+    noted = getattr(model, "pretrained_cfg", None) or {}
+    return tuple(noted.get("mean", IMAGE_MEAN)), tuple(noted.get("std", IMAGE_STD))
 
 
 @contextmanager
