@@ -10,6 +10,8 @@ Two matters decide what a training step costs here.
   The basis, too large for a cache, is then read once a pass and not once a layer; that makes NOLA as cheap as LoRA.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +25,11 @@ SIDES = ("A", "B")
 def _wide(dtype: torch.dtype) -> torch.dtype:
     """The dtype that A and B are summed in: float64 for float64, else float32 (bfloat16 would eat small steps)."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def full_precision(device: torch.device) -> AbstractContextManager:
+    """No autocast: it would cast the whole basis in every step, and the sum over it would lose small steps."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def _hold(basis: Basis, like: Tensor) -> Tensor:
@@ -138,7 +145,7 @@ class Factors(nn.Module):
             fits = memo[0].dtype == self.alpha.dtype and torch.equal(memo[0], self.alpha)
             if fits and torch.equal(memo[1], self.beta):
                 return memo[2], memo[3]
-        with torch.autocast(self.alpha.device.type, enabled=False):  # else it casts the whole basis in every step
+        with full_precision(self.alpha.device):
             flat = self.shared.ready(self) if self.shared is not None else None
             a, b = flat if flat is not None else (self.combined("A"), self.combined("B"))
             a, b = a.view(self.rows, self.settings.rank), b.view(self.settings.rank, self.cols)
@@ -219,7 +226,7 @@ class SharedBasis:
                     groups.setdefault((side, m.basis[side].numel, device, m.alpha.dtype), []).append(m)
         flat: dict[int, dict[str, Tensor]] = {}
         for (side, numel, device, _), group in groups.items():
-            with torch.autocast(device.type, enabled=False):
+            with full_precision(device):
                 c = torch.stack([m.coefficients(side) for m in group])  # [L, k]
                 product = c @ self.held(side, c)[:, :numel]  # [L, m*r]
             # unbind, not indexing: its backward is one stack, so the backward pass, too, is one product

@@ -40,6 +40,8 @@ def matrix_shape(module: nn.Module) -> tuple[int, int]:
 
 def is_linear(module: nn.Module) -> bool:
     """Whether NOLA can stand beside this module as beside a linear layer."""
+    if isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear):
+        return False  # nn.MultiheadAttention reads its weight and never calls it
     return is_conv1d(module) or (hasattr(module, "in_features") and hasattr(module, "out_features"))
 
 
@@ -65,7 +67,7 @@ def add_low_rank(y: Tensor | None, x: Tensor, a: Tensor, b: Tensor, scale: float
 def compute_dtype(base: nn.Module) -> torch.dtype:
     """Coefficients are float32 beside any base but a float64 one."""
     weight = getattr(base, "weight", None)
-    return torch.float64 if weight is not None and weight.dtype == torch.float64 else torch.float32
+    return torch.float64 if isinstance(weight, Tensor) and weight.dtype == torch.float64 else torch.float32
 
 
 def device_of(base: nn.Module) -> torch.device:
@@ -73,11 +75,12 @@ def device_of(base: nn.Module) -> torch.device:
 
 
 def _require_floating(base: nn.Module) -> Tensor:
+    """The weight of a layer that isn't quantised (a quantised one is a tensor subclass, another module, or integer)."""
     weight = getattr(base, "weight", None)
     plain = isinstance(base, nn.Linear | nn.Conv2d) or is_conv1d(base)
-    if not plain or weight is None or not weight.dtype.is_floating_point:
+    if not plain or type(weight) is not nn.Parameter or not weight.dtype.is_floating_point:
         raise EffbookError(
-            f"A {type(base).__name__} keeps its weight quantised, so nothing can be merged into it",
+            f"A {type(base).__name__} keeps its weight quantised, so nothing can be merged into it or left out of it",
             "leave the low-rank path beside it, or load the base model in a floating dtype",
         )
     return weight
@@ -101,7 +104,7 @@ class NOLALayer(nn.Module):
         self._original: Tensor | None = None
         self._dropped: torch.dtype | None = None
         if factors.settings.init == "scratch":
-            self._dropped = base.weight.dtype
+            self._dropped = _require_floating(base).dtype
             base.weight = None  # W = 0: not stored, not multiplied by
 
     @property
@@ -216,7 +219,7 @@ def matching(model: nn.Module, targets: Targets, suits: Callable[[nn.Module], bo
     """The modules that `targets` names: a suffix of the qualified name ("attn.q_proj"), a regular expression for the
     whole of it, several of them, or a function (name, module) -> bool. Raises EffbookError, with near names, if none.
     """
-    modules = {name: m for name, m in model.named_modules() if name}
+    modules = {name: m for name, m in model.named_modules(remove_duplicate=False) if name}
     if callable(targets):
         found = {name: m for name, m in modules.items() if targets(name, m) and suits(m)}
     else:
@@ -235,7 +238,8 @@ def matching(model: nn.Module, targets: Targets, suits: Callable[[nn.Module], bo
             f"The targets {targets if not callable(targets) else 'of that function'} match no suitable layer",
             "name linear layers or 2-d convolutions that aren't adapted yet",
         )
-    return {name: m for name, m in modules.items() if name in found}
+    once = {id(m): name for name, m in reversed(modules.items()) if name in found}  # a layer with two names: the first
+    return {name: m for name, m in modules.items() if once.get(id(m)) == name}
 
 
 def names(target: str, name: str) -> bool:
@@ -251,6 +255,6 @@ def names(target: str, name: str) -> bool:
 def replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
     """Put `new` wherever `old` hangs in the model (a layer may be used under two names)."""
     for parent in list(model.modules()):
-        for key, child in list(parent.named_children()):
-            if child is old and parent is not new:
+        for key, child in list(parent._modules.items()):  # named_children would skip the second name
+            if child is old:
                 setattr(parent, key, new)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from effbook.errors import EffbookError
 from effbook.nola.basis import Basis, combine, generate, stream_of
+from effbook.nola.factors import full_precision
 from effbook.nola.inject import freeze_all_but
 from effbook.nola.layer import Targets, compute_dtype, device_of, matching, replace
 
@@ -69,7 +70,7 @@ class PRANCLayer(nn.Module):
 
     def weight(self) -> Tensor:
         """theta = sum_i alpha_i theta_i in the weight's shape (plus the given weight with `keep_base`)."""
-        with torch.autocast(self.alpha.device.type, enabled=False):
+        with full_precision(self.alpha.device):
             if self.settings.regenerate:
                 theta = combine(self.alpha, self.basis, chunk=self.settings.chunk)
             else:

@@ -12,6 +12,7 @@ A tensor gets one scale. Sixteen bits are IEEE half precision, with no scale. Fo
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from effbook.errors import EffbookError
 from effbook.nola.config import BITS
@@ -187,9 +188,17 @@ class _FakeQuantize(nn.Module):
 def train_lora_quantized(model: nn.Module, bits: int, *, method: str = "best") -> nn.Module:
     """Quantisation-aware training of a peft model's LoRA: its A and B are rounded in every forward pass.
 
-    `torch.nn.utils.parametrize.remove_parametrizations(module, "weight")` leaves the rounded weights.
+    Train, then call `finish_lora_quantized`, which leaves the rounded weights as plain ones, ready to be saved.
     """
     _check(bits)
     for module in _lora_weights(model):
-        nn.utils.parametrize.register_parametrization(module, "weight", _FakeQuantize(bits, method))
+        parametrize.register_parametrization(module, "weight", _FakeQuantize(bits, method))
+    return model
+
+
+def finish_lora_quantized(model: nn.Module) -> nn.Module:
+    """End quantisation-aware training: A and B become what they were rounded to."""
+    for module in _lora_weights(model):
+        if parametrize.is_parametrized(module, "weight"):
+            parametrize.remove_parametrizations(module, "weight")
     return model
