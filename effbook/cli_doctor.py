@@ -77,6 +77,8 @@ def _profile(profile: str) -> tuple[str, str]:
         recipes = recipes_of("all", profile)
     except EffbookError as error:
         return "no runs", str(error)
+    if not recipes:
+        return "no runs", "no recipe is registered for this profile"
     lacks = [machine.missing(recipe.needs()) for recipe in recipes]
     able = sum(not lack for lack in lacks)
     missing = sorted({item for lack in lacks for item in lack})

@@ -20,7 +20,7 @@ from effbook.errors import EffbookError
 _ROOT = "effbook"
 _SPINE = re.compile(  # a system's profiles choose fields, which are in the key already
     r"effbook(\.errors|\.experiments"
-    r"(\.(context|execute|fingerprint|ledger|machine|plan|profiles|progress|recipe|records|[a-z]+\.profiles))?)?"
+    r"(\.(context|execute|fingerprint|ledger|machine|plan|profiles|progress|recipe|records|[a-z]+\.profiles\w*))?)?"
 )
 
 

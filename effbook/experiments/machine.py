@@ -76,6 +76,7 @@ def threads() -> int:
     return sys.modules["torch"].get_num_threads() if "torch" in sys.modules else cores()
 
 
+@cache
 def packages() -> dict[str, str]:
     """Versions of the installed packages that numbers may depend on."""
     found = {"python": platform.python_version()}
