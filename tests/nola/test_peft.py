@@ -169,7 +169,7 @@ def test_a_transformers_trainer_runs_as_with_lora(tmp_path, method, checkpointin
     trainer = Trainer(model=model, args=arguments, train_dataset=data)
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    assert losses[-1] < losses[0] - 0.3
+    assert losses[-1] < losses[0] - 0.05
     again = PeftModel.from_pretrained(llama(), tmp_path / "checkpoint-12")
     torch.testing.assert_close(logits(again), logits(model.eval()))
 
