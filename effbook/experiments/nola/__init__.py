@@ -1,5 +1,14 @@
-"""NOLA's experiments: importing this package registers its recipes and their profiles."""
+"""NOLA's experiments: importing this package registers its recipes, their profiles and its benches."""
 
-from effbook.experiments.nola import count, scratch_cnn, scratch_mlp, subspace, vision
+from effbook.experiments.nola import (
+    bench,
+    count,
+    language,
+    profiles,
+    scratch_cnn,
+    scratch_mlp,
+    subspace,
+    vision,
+)
 
-__all__ = ["count", "scratch_cnn", "scratch_mlp", "subspace", "vision"]
+__all__ = ["bench", "count", "language", "profiles", "scratch_cnn", "scratch_mlp", "subspace", "vision"]

@@ -99,11 +99,11 @@ class ScratchCNNRecipe(Recipe):
         """Return the network with just the method's parameters (and batch norm's) trainable."""
         from torch import nn
 
-        from effbook import backbones
+        from effbook.backbones import resnet18, resnet20
         from effbook.nola import NOLASettings, adapt
         from effbook.nola.pranc import PRANCSettings, adapt_pranc
 
-        build = {"resnet20": backbones.resnet20, "resnet18": backbones.resnet18}[self.model]
+        build = {"resnet20": resnet20, "resnet18": resnet18}[self.model]
         model = build(classes, seed=self.seed)
         if self.method == "full":
             return model

@@ -16,8 +16,8 @@ from effbook.experiments.recipe import Context, Cost, Recipe, Result, register_r
 class ScratchMLPRecipe(Recipe):
     """784 - 256 - 10 with 32 coefficients a layer; the defaults are the dissertation's and run on a laptop.
 
-    The text names no optimiser; Adam is what the section's other runs use. The first layer's bias is one more row of its
-    matrix (an input that is always 1), so that the 32 coefficients are all that the layer learns.
+    The text names no optimiser; Adam is what the section's other runs use. The first layer's bias is one more row of
+    its matrix (an input that is always 1), so that the 32 coefficients are all that the layer learns.
     """
 
     system: ClassVar[str] = "nola"

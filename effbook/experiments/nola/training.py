@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from effbook.experiments.recipe import Context
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn, optim
+    from torch import Generator, Tensor, nn, optim
 
 
 def fit(
@@ -23,7 +23,7 @@ def fit(
     seed: int,
     schedule: "optim.lr_scheduler.LRScheduler | None" = None,
     label_smoothing: float = 0.0,
-    augment: "Callable[[Tensor, torch.Generator], Tensor] | None" = None,
+    augment: "Callable[[Tensor, Generator], Tensor] | None" = None,
     stage: str = "train",
     remember: dict | None = None,
 ) -> tuple[list[float], float]:

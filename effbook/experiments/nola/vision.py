@@ -5,7 +5,8 @@ and NOLA in the attention blocks. Every method but the first trains a linear hea
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from effbook.errors import EffbookError
 from effbook.experiments.nola.training import fit, trainable
@@ -45,6 +46,11 @@ class VisionRecipe(Recipe):
     validation_images: int = 500
     test_images: int | None = None  # None: the whole test split
     image_px: int = 224
+    blocks: int | None = None  # use the first so many transformer blocks; None: all
+    pool: Literal["token", "avg"] = "token"  # features: the class token, or the mean of the patches
+    precision: Literal["float32", "bfloat16"] = (
+        "float32"  # of the backbone's arithmetic (autocast); weights stay float32
+    )
     initialisations: int = 3
 
     def validate(self) -> None:
@@ -70,12 +76,14 @@ class VisionRecipe(Recipe):
             return Cost(seconds=1)
         if self.model == "vit-s14":  # about 15 trained images a second at 112 px on two cores
             images = 10 * self.shots * self.epochs * len(self.learning_rates) if self.method in METHODS[2:] else 0
-            return Cost(seconds=(self.image_px / 112) ** 2 * (images / 15 + (self.test_images or 10_000) / 60))
+            size = (self.image_px / 112) ** 2 * (self.blocks or 12) / 12
+            return Cost(seconds=size * (images / 15 + (self.test_images or 10_000) / 60))
         return Cost(seconds=20 * 60 * len(self.learning_rates), gpu_bytes=12 << 30)
 
     def run(self, context: Context) -> Result:
         import torch
 
+        from effbook.backbones import normalisation
         from effbook.data import load_images
         from effbook.evaluate.vision import accuracy, features, nearest_neighbour
 
@@ -85,12 +93,15 @@ class VisionRecipe(Recipe):
             train.labels, shots=self.shots, validation=self.validation_images, seed=self.seed // self.initialisations
         )
         tested = subset(len(test.labels), self.test_images)
-        x = self.pixels(train.images[picked]).to(device)  # [N, 3, H, W]
+        backbone = self.backbone()
+        mean, deviation = normalisation(backbone)
+        pixels = partial(prepared, size_px=self.image_px, mean=mean, deviation=deviation)
+        x = pixels(train.images[picked]).to(device)  # [N, 3, H, W]
         y = torch.from_numpy(train.labels[picked]).to(device)
-        x_test, y_test = self.pixels(test.images[tested]).to(device), torch.from_numpy(test.labels[tested]).to(device)
+        x_test, y_test = pixels(test.images[tested]).to(device), torch.from_numpy(test.labels[tested]).to(device)
 
         if self.method == "nearest":
-            backbone = self.backbone().to(device).eval()
+            backbone = backbone.to(device).eval()
             f, f_test = features(backbone, x), features(backbone, x_test)  # [N, D], [T, D]
             return Result(metrics={"accuracy": nearest_neighbour(f, y, f_test, y_test), "trainable": 0})
 
@@ -98,7 +109,7 @@ class VisionRecipe(Recipe):
         saved = context.resume()
         tuned = saved[2]["tuned"] if saved else {}  # learning rate -> validation accuracy
         if len(self.learning_rates) > 1:
-            x_held = self.pixels(train.images[held_out]).to(device)
+            x_held = pixels(train.images[held_out]).to(device)
             y_held = torch.from_numpy(train.labels[held_out]).to(device)
             for candidate in (c for c in self.learning_rates if str(c) not in tuned):
                 model, _, _ = self.train(context, x, y, classes, candidate, tuned, f"tune {candidate}")
@@ -116,29 +127,26 @@ class VisionRecipe(Recipe):
             series={"train_loss": losses},
         )
 
-    def pixels(self, images: "np.ndarray") -> "Tensor":
-        """Return normalised images [N, 3, image_px, image_px] from uint8 [N, H, W] or [N, H, W, 3]."""
-        import torch
-        import torch.nn.functional as F
-
-        from effbook.backbones import IMAGE_MEAN, IMAGE_STD
-
-        x = torch.from_numpy(images).float() / 255
-        x = x[..., None].expand(-1, -1, -1, 3) if x.ndim == 3 else x
-        x = F.interpolate(x.permute(0, 3, 1, 2), size=(self.image_px, self.image_px), mode="bicubic", antialias=True)
-        return (x.clamp(0, 1) - torch.tensor(IMAGE_MEAN)[:, None, None]) / torch.tensor(IMAGE_STD)[:, None, None]
-
     def backbone(self) -> "nn.Module":
         """Return the pre-trained backbone, separate projections for Q, K and V, features [B, D]."""
-        from effbook import backbones
+        import torch
+
+        from effbook.backbones import pretrained, split_qkv, toy_vit, vit_s14
 
         if self.model == "toy":
-            model = backbones.toy_vit(image_px=self.image_px)
+            model = toy_vit(image_px=self.image_px)
         elif self.model == "vit-s14":
-            model = backbones.vit_s14(image_px=self.image_px)
+            model = vit_s14(image_px=self.image_px)
         else:
-            model = backbones.pretrained(self.model, image_px=self.image_px)
-        return backbones.split_qkv(model)
+            model = pretrained(self.model, image_px=self.image_px)
+        model.blocks = model.blocks[: self.blocks]
+        model.global_pool = self.pool
+        model = split_qkv(model)
+        if self.precision == "bfloat16":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            rounded = torch.autocast(device, torch.bfloat16)(model.forward)
+            model.forward = lambda x: rounded(x).float()
+        return model
 
     def adapted_backbone(self) -> "nn.Module":
         """Return the backbone with just the method's parameters trainable."""
@@ -200,6 +208,17 @@ class VisionRecipe(Recipe):
             remember={"tuned": tuned},
         )
         return model.eval(), losses, step_ms
+
+
+def prepared(images: "np.ndarray", *, size_px: int, mean: tuple, deviation: tuple) -> "Tensor":
+    """Return normalised images [N, 3, size_px, size_px] from uint8 [N, H, W] or [N, H, W, 3]."""
+    import torch
+    import torch.nn.functional as F
+
+    x = torch.from_numpy(images).float() / 255
+    x = x[..., None].expand(-1, -1, -1, 3) if x.ndim == 3 else x
+    x = F.interpolate(x.permute(0, 3, 1, 2), size=(size_px, size_px), mode="bicubic", antialias=True).clamp(0, 1)
+    return (x - torch.tensor(mean)[:, None, None]) / torch.tensor(deviation)[:, None, None]
 
 
 def few_shot(labels: "np.ndarray", *, shots: int, validation: int, seed: int) -> "tuple[np.ndarray, np.ndarray]":

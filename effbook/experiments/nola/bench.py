@@ -1,0 +1,237 @@
+"""NOLA's lines of the ledger: what a step costs beside LoRA and PRANC, what a regenerated basis holds, what is shipped.
+
+Both sides of a ratio run in turns in one process. The dissertation's own figures are from GPUs (Table 3.11: GPT-2 L at
+batch 8; 3.2.4.6: ResNet-18 at batch 256).
+"""
+
+import gc
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from effbook.errors import EffbookError
+from effbook.experiments.ledger import Ratio, compare, ratio, register_bench
+
+LORA = r".*attn\.qkv\.(q|v)"  # the same layers on both sides
+K = 512  # `mini` has 12 layers x 2 x 2 x 512 = a third of LoRA's parameters at rank 4
+
+
+def vit_step(kind: str) -> Callable[[], None]:
+    """Return one training step of a ViT-S/14 at `mini` shapes; random weights do, as no step looks at their values."""
+    import timm
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from torch import nn
+
+    from effbook.backbones import split_qkv
+    from effbook.nola import NOLASettings, adapt
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        body = timm.create_model("vit_small_patch14_dinov2", num_classes=0, img_size=84, pretrained=False)
+        body.blocks = body.blocks[:9]
+        body = split_qkv(body).requires_grad_(False)
+        if kind == "lora":
+            body = get_peft_model(body, LoraConfig(r=4, target_modules=LORA)).base_model.model
+        else:
+            settings = NOLASettings(k=K, l=K, rank=4, init="vision", shared_basis=kind == "shared")
+            body = adapt(body, settings, targets=LORA)
+        model = nn.Sequential(body, nn.Linear(384, 10)).to(device).train()
+        x, y = torch.randn(64, 3, 84, 84, device=device), torch.randint(10, (64,), device=device)
+    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+
+    def step() -> None:
+        loss = nn.functional.cross_entropy(model(x), y)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+    return step
+
+
+def shared_beside_lora() -> Ratio:
+    """Time of a step, one basis for all layers, against LoRA r=4 in the same layers."""
+    return compare(vit_step("shared"), vit_step("lora"), repeats=15)
+
+
+def per_layer_beside_lora() -> Ratio:
+    """Time of a step, a basis of its own held for each layer, against LoRA r=4 in the same layers."""
+    return compare(vit_step("per layer"), vit_step("lora"), repeats=15)
+
+
+def same_beside_itself() -> Ratio:
+    """LoRA's step against LoRA's step: what the ratios above are worth on this machine."""
+    return compare(vit_step("lora"), vit_step("lora"), repeats=15)
+
+
+def resnet18_step(method: str, k: int) -> Callable[[], None]:
+    """Return one training step of ResNet-18, all convolutions and the classifier from 2 k coefficients each."""
+    import torch
+
+    from effbook.backbones import resnet18
+    from effbook.nola import NOLASettings, adapt
+    from effbook.nola.pranc import PRANCSettings, adapt_pranc
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = resnet18(100)
+
+    def layers(_: str, module: torch.nn.Module) -> bool:
+        return isinstance(module, torch.nn.Conv2d | torch.nn.Linear)
+
+    if method == "nola":
+        settings = NOLASettings(k=k, l=k, rank=64, init="scratch", regenerate=True)
+        model = adapt(model, settings, targets=layers)
+    else:
+        model = adapt_pranc(model, PRANCSettings(k=2 * k, regenerate=True), targets=layers)
+    model = model.to(device).train()
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(8, 3, 64, 64, generator=draw).to(device)
+    y = torch.randint(100, (8,), generator=draw).to(device)
+    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+
+    def step() -> None:
+        loss = torch.nn.functional.cross_entropy(model(x), y)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+    return step
+
+
+def pranc_beside_nola() -> Ratio:
+    """Time of PRANC's step over NOLA's, equal coefficients a layer (64 on a CPU, the text's 4000 on a GPU)."""
+    import torch
+
+    k = 2000 if torch.cuda.is_available() else 32
+    return compare(resnet18_step("pranc", k), resnet18_step("nola", k), repeats=5, warm_up=1)
+
+
+def regenerated_peak() -> Ratio:
+    """Peak memory of forward and backward at k = 4000 over that at k = 250, basis regenerated, in bytes."""
+    return ratio(regenerated_peak_bytes(4000), regenerated_peak_bytes(250), "bytes")
+
+
+def regenerated_peak_bytes(k: int) -> int:
+    """Return the peak of one forward and backward pass of six of the ViT's MLP layers, everything before included."""
+    import torch
+    from torch import nn
+
+    from effbook.nola import NOLASettings, adapt
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = nn.Sequential(*(nn.Linear(384, 1536) if i % 2 == 0 else nn.Linear(1536, 384) for i in range(6)))
+    settings = NOLASettings(k=k, l=k, rank=4, init="language", regenerate=True)
+    model = adapt(model, settings, targets=lambda _, m: isinstance(m, nn.Linear)).to(device)
+    x = torch.ones(64 * 37, 384, device=device)
+    model(x[:1]).sum().backward()  # compiles the kernels
+    gc.collect()
+    reset_peak(device)
+    model(x).square().mean().backward()
+    return peak_bytes(device)
+
+
+def reset_peak(device) -> None:
+    """Forget the peak memory so far."""
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+        return
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the high-water mark becomes today's level
+    except OSError as error:
+        raise EffbookError("this system cannot reset a process's peak memory", "bench on Linux or CUDA") from error
+
+
+def peak_bytes(device) -> int:
+    """Return the peak memory since the last reset."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) * 1024
+
+
+def skeleton():
+    """Return SmolLM2-135M's architecture with arbitrary weights on the CPU: a checkpoint depends on the shapes only."""
+    from effbook.backbones import meta
+
+    return meta("smollm2").to_empty(device="cpu").requires_grad_(False)
+
+
+def checkpoint_size(bits: int) -> tuple[int, int]:
+    """Return the bytes of a NOLA checkpoint (SmolLM2-135M, Q and V, k = l = 480) and its number of coefficients."""
+    import torch
+
+    from effbook.nola import NOLASettings, adapt, count_parameters
+    from effbook.nola.checkpoint import save
+
+    model = adapt(skeleton(), NOLASettings(k=480, l=480, rank=8), targets=["q_proj", "v_proj"])
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.requires_grad:
+                p.normal_(generator=draw)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "nola.safetensors"
+        save(model, path, bits=bits)
+        return path.stat().st_size, count_parameters(model)
+
+
+def checkpoint_beside_bound(bits: int) -> Ratio:
+    """Bytes shipped over coefficients x bits / 8 + 1 KiB."""
+    size_bytes, count = checkpoint_size(bits)
+    return ratio(size_bytes, count * bits / 8 + 1024, "bytes")
+
+
+def checkpoint_beside_lora(bits: int) -> Ratio:
+    """Bytes shipped over those of LoRA r=1 in the same layers, as `peft` saves it (float32)."""
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(skeleton(), LoraConfig(r=1, target_modules=["q_proj", "v_proj"]))
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        lora_bytes = sum(f.stat().st_size for f in Path(folder).glob("adapter_*"))
+    return ratio(checkpoint_size(bits)[0], lora_bytes, "bytes")
+
+
+def fused_beside_held() -> Ratio:
+    """CUDA: time of drawing and contracting a basis in one kernel over that of reading a held one at memory's speed."""
+    import torch
+
+    from effbook.nola.basis import Basis, combine, generate
+
+    basis = Basis(seed=0, stream=1, count=4000, rows=1536, cols=64, bound=1.0)
+    coefficients = torch.ones(basis.count, device="cuda")
+    held = generate(basis, device="cuda").flatten(1)
+    return compare(lambda: combine(coefficients, basis), lambda: coefficients @ held, repeats=20)
+
+
+def cpu_beside_cuda() -> Ratio:
+    """CUDA: how many entries of a basis have the same bits on both devices, of all."""
+    import torch
+
+    from effbook.nola.basis import Basis, generate
+
+    basis = Basis(seed=7, stream=3, count=64, rows=384, cols=64, bound=0.37)
+    here, there = generate(basis), generate(basis, device="cuda").cpu()
+    return ratio(int((here.view(torch.int32) == there.view(torch.int32)).sum()), here.numel(), "entries")
+
+
+register_bench("nola", "step: shared basis / LoRA r=4", shared_beside_lora, "<= 1.05", "1.004 (GPT-2 L, GPU)")
+register_bench("nola", "step: basis per layer / LoRA r=4", per_layer_beside_lora, "<= 1.15", "1.075 (GPT-2 L, GPU)")
+register_bench("nola", "step: LoRA r=4 / itself", same_beside_itself)
+register_bench("nola", "step: PRANC / NOLA, ResNet-18", pranc_beside_nola, ">= 4.6", "1070 / 228 ms (GPU)")
+register_bench("nola", "peak memory: k=4000 / k=250, regenerated", regenerated_peak, "<= 1.05")
+for _bits in (16, 8, 4, 3, 2):
+    register_bench(
+        "nola",
+        f"checkpoint: {_bits} bits / (bits x count / 8 + 1 KiB)",
+        lambda b=_bits: checkpoint_beside_bound(b),
+        "<= 1",
+    )
+    register_bench("nola", f"checkpoint: {_bits} bits / LoRA r=1 of peft", lambda b=_bits: checkpoint_beside_lora(b))
+register_bench("nola", "fused kernel / held basis at memory's speed", fused_beside_held, needs=("cuda",))
+register_bench("nola", "basis: equal bits on CPU and CUDA", cpu_beside_cuda, ">= 1", needs=("cuda",))
