@@ -1,7 +1,6 @@
 """Networks and where their weights come from: the packaged ones, the paper's, tiny ones, and shapes alone."""
 
 from effbook.backbones.architectures import META, meta, pretrained
-from effbook.backbones.attention import SplitQKV, split_qkv
 from effbook.backbones.language import smollm2, toy_lm
 from effbook.backbones.vision import (
     IMAGE_MEAN,
@@ -19,14 +18,12 @@ __all__ = [
     "IMAGE_STD",
     "META",
     "ResNet20",
-    "SplitQKV",
     "meta",
     "normalisation",
     "pretrained",
     "resnet18",
     "resnet20",
     "smollm2",
-    "split_qkv",
     "toy_lm",
     "toy_vit",
     "vit_s14",

@@ -79,7 +79,7 @@ META: dict[str, Callable[[], nn.Module]] = {
 def meta(name: str) -> nn.Module:
     """The real architecture without weights, on the meta device: all shapes, no memory, no download.
 
-    Names: see `META`. Fused projections are left as the libraries have them (see `split_qkv`). Raises `EffbookError`
+    Names: see `META`. Fused projections are left as the libraries have them (see `effbook.nola.split_fused`). Raises `EffbookError`
     for an unknown name.
     """
     if name not in META:

@@ -23,15 +23,14 @@ def vit_step(kind: str) -> Callable[[], None]:
     from peft import LoraConfig, get_peft_model
     from torch import nn
 
-    from effbook.backbones import split_qkv
-    from effbook.nola import NOLASettings, adapt
+    from effbook.nola import NOLASettings, adapt, split_fused
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with torch.random.fork_rng():
         torch.manual_seed(0)
         body = timm.create_model("vit_small_patch14_dinov2", num_classes=0, img_size=84, pretrained=False)
         body.blocks = body.blocks[:9]
-        body = split_qkv(body).requires_grad_(False)
+        body = split_fused(body, targets=r".*attn\.qkv").requires_grad_(False)
         if kind == "lora":
             body = get_peft_model(body, LoraConfig(r=4, target_modules=LORA)).base_model.model
         else:

@@ -95,30 +95,29 @@ class VisionRecipe(Recipe):
         tested = subset(len(test.labels), self.test_images)
         backbone = self.backbone()
         mean, deviation = normalisation(backbone)
-        pixels = partial(prepared, size_px=self.image_px, mean=mean, deviation=deviation)
-        x = pixels(train.images[picked]).to(device)  # [N, 3, H, W]
+        transform = partial(prepared, size_px=self.image_px, mean=mean, deviation=deviation)
+        x = transform(torch.from_numpy(train.images[picked])).to(device)  # [N, 3, H, W]
         y = torch.from_numpy(train.labels[picked]).to(device)
-        x_test, y_test = pixels(test.images[tested]).to(device), torch.from_numpy(test.labels[tested]).to(device)
+        x_test, y_test = torch.from_numpy(test.images[tested]), torch.from_numpy(test.labels[tested])  # on the CPU
 
         if self.method == "nearest":
             backbone = backbone.to(device).eval()
-            f, f_test = features(backbone, x), features(backbone, x_test)  # [N, D], [T, D]
-            return Result(metrics={"accuracy": nearest_neighbour(f, y, f_test, y_test), "trainable": 0})
+            f, f_test = features(backbone, x), features(backbone, x_test, transform=transform)  # [N, D], [T, D]
+            return Result(metrics={"accuracy": nearest_neighbour(f, y.cpu(), f_test, y_test), "trainable": 0})
 
         classes, rate = len(train.classes), self.learning_rates[0]
         saved = context.resume()
         tuned = saved[2]["tuned"] if saved else {}  # learning rate -> validation accuracy
         if len(self.learning_rates) > 1:
-            x_held = pixels(train.images[held_out]).to(device)
-            y_held = torch.from_numpy(train.labels[held_out]).to(device)
+            x_held, y_held = torch.from_numpy(train.images[held_out]), torch.from_numpy(train.labels[held_out])
             for candidate in (c for c in self.learning_rates if str(c) not in tuned):
                 model, _, _ = self.train(context, x, y, classes, candidate, tuned, f"tune {candidate}")
-                tuned[str(candidate)] = accuracy(features(model, x_held), y_held)
+                tuned[str(candidate)] = accuracy(features(model, x_held, transform=transform), y_held)
             rate = float(max(tuned, key=tuned.get))
         model, losses, step_ms = self.train(context, x, y, classes, rate, tuned, "train")
         return Result(
             metrics={
-                "accuracy": accuracy(features(model, x_test), y_test),
+                "accuracy": accuracy(features(model, x_test, transform=transform), y_test),
                 "trainable": trainable(model[0]),
                 "learning_rate": rate,
                 "step_ms": step_ms,
@@ -131,7 +130,8 @@ class VisionRecipe(Recipe):
         """Return the pre-trained backbone, separate projections for Q, K and V, features [B, D]."""
         import torch
 
-        from effbook.backbones import pretrained, split_qkv, toy_vit, vit_s14
+        from effbook.backbones import pretrained, toy_vit, vit_s14
+        from effbook.nola import split_fused
 
         if self.model == "toy":
             model = toy_vit(image_px=self.image_px)
@@ -141,7 +141,7 @@ class VisionRecipe(Recipe):
             model = pretrained(self.model, image_px=self.image_px)
         model.blocks = model.blocks[: self.blocks]
         model.global_pool = self.pool
-        model = split_qkv(model)
+        model = split_fused(model, targets=r".*attn\.qkv")
         if self.precision == "bfloat16":
             device = "cuda" if torch.cuda.is_available() else "cpu"
             rounded = torch.autocast(device, torch.bfloat16)(model.forward)
@@ -187,7 +187,7 @@ class VisionRecipe(Recipe):
             head.bias.zero_()
         model = nn.Sequential(body, head)
         if self.method == "linear":  # the backbone never changes: each image passes it once
-            learner, x = head, features(body.eval(), x)
+            learner, x = head, features(body.eval(), x).to(head.weight.device)
         else:
             learner = model
         optimiser = torch.optim.Adam([p for p in learner.parameters() if p.requires_grad], lr=rate)
@@ -210,15 +210,14 @@ class VisionRecipe(Recipe):
         return model.eval(), losses, step_ms
 
 
-def prepared(images: "np.ndarray", *, size_px: int, mean: tuple, deviation: tuple) -> "Tensor":
+def prepared(images: "Tensor", *, size_px: int, mean: tuple, deviation: tuple) -> "Tensor":
     """Return normalised images [N, 3, size_px, size_px] from uint8 [N, H, W] or [N, H, W, 3]."""
-    import torch
     import torch.nn.functional as F
 
-    x = torch.from_numpy(images).float() / 255
+    x = images.float() / 255
     x = x[..., None].expand(-1, -1, -1, 3) if x.ndim == 3 else x
     x = F.interpolate(x.permute(0, 3, 1, 2), size=(size_px, size_px), mode="bicubic", antialias=True).clamp(0, 1)
-    return (x - torch.tensor(mean)[:, None, None]) / torch.tensor(deviation)[:, None, None]
+    return (x - x.new_tensor(mean)[:, None, None]) / x.new_tensor(deviation)[:, None, None]
 
 
 def few_shot(labels: "np.ndarray", *, shots: int, validation: int, seed: int) -> "tuple[np.ndarray, np.ndarray]":
