@@ -79,8 +79,8 @@ META: dict[str, Callable[[], nn.Module]] = {
 def meta(name: str) -> nn.Module:
     """The real architecture without weights, on the meta device: all shapes, no memory, no download.
 
-    Names: see `META`. Fused projections are left as the libraries have them (see `effbook.nola.split_fused`). Raises `EffbookError`
-    for an unknown name.
+    Names: see `META`. Fused projections stay as the libraries have them (see `effbook.nola.split_fused`).
+    Raises `EffbookError` for an unknown name.
     """
     if name not in META:
         raise EffbookError(f"No architecture is called {name!r}", f"choose one of {', '.join(sorted(META))}")
