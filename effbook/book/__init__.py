@@ -2,7 +2,16 @@
 
 from effbook.book.notebooks import notebook_parameters, run_notebook
 from effbook.book.parameters import check_parameters
-from effbook.book.runs import ensure_runs
+from effbook.book.runs import ensure_runs, live, runs_in_words
 from effbook.book.site import build, serve
 
-__all__ = ["build", "check_parameters", "ensure_runs", "notebook_parameters", "run_notebook", "serve"]
+__all__ = [
+    "build",
+    "check_parameters",
+    "ensure_runs",
+    "live",
+    "notebook_parameters",
+    "run_notebook",
+    "runs_in_words",
+    "serve",
+]

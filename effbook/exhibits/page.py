@@ -3,7 +3,7 @@
 from html import escape
 
 from effbook.exhibits import plots, theme
-from effbook.exhibits.claims import Judgement
+from effbook.exhibits.claims import Judgement, judge
 from effbook.exhibits.counts import counts_text
 from effbook.exhibits.measure import Measured, Table, measured
 from effbook.exhibits.schema import Column, Row
@@ -150,6 +150,22 @@ def _records(table: Table) -> str:
     paths = list(dict.fromkeys(path for _, _, cell in table.with_values() for path in cell.paths))
     links = "".join(f'<li><a href="{RECORDS}{path}">{escape(path)}</a></li>' for path in paths)
     return f"<details><summary>{len(paths)} records</summary><ul>{links}</ul></details>" if paths else ""
+
+
+def value(exhibit_id: str, row: str, column: str, profile: str) -> str:
+    """A measured value for running text, with its scale, as "87.9 ±1.3 [mini]"; where there is none, why: "not run"."""
+    table = measured(exhibit_id, profile)
+    cell, of = table.cell(row, column), table.exhibit.column(column)
+    if cell.value is None:
+        return cell.state
+    scale = "paper, arithmetic" if of.arithmetic else table.profile
+    return f"{measured_text(table.exhibit.row(row), of, cell)} [{scale}]"
+
+
+def verdict(exhibit_id: str, claim: str, profile: str) -> str:
+    """A claim's verdict for running text, with its scale: "holds [mini]"."""
+    judged = judge(claim, exhibit_id, profile)
+    return f"{judged.verdict} [{'paper, arithmetic' if judged.arithmetic else judged.profile}]"
 
 
 def show(exhibit_id: str, profile: str, *, plot: bool = True) -> None:
