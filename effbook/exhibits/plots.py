@@ -39,6 +39,15 @@ def _columns(table: Table, wanted: Sequence[str] | None) -> list[Column]:
     return (ours or theirs)[:MOST_COLUMNS]
 
 
+def names(found: Exhibit, rows: Sequence[Row]) -> list[str]:
+    """The rows' names; where two would be the same, with the printed parameter count."""
+    plain = [row.name for row in rows]
+    counts = [
+        next((row.values[c.id] for c in found.columns if c.arithmetic and row.values.get(c.id)), "") for row in rows
+    ]
+    return [f"{name}, {n}" if plain.count(name) > 1 and n else name for name, n in zip(plain, counts, strict=True)]
+
+
 def number(text: str, mega: int = 1_000_000) -> float:
     """A printed value as a number: "47K" is 47,000, or 49,283 where the table's K is 2^20 / 1000."""
     unit = {"K": mega / 1000, "M": float(mega)}.get(text[-1], 1.0)
@@ -71,15 +80,15 @@ def _dots(table: Table, columns: list[Column]) -> Figure:
         scale = "paper, arithmetic" if column.arithmetic else table.profile
         if panels == 1:
             shown = " and ".join(["reported"] * reported + [f"measured [{scale}]"] * bool(with_ours))
-            left.set_title(f"{name}, {shown}")
+            left.set_title(f"{name}\n{shown}")
         else:
-            left.set_title(f"{name}, reported")
-            right.set_title(f"{name}, measured [{scale}]")
+            left.set_title(f"{name}\nreported")
+            right.set_title(f"{name}\nmeasured [{scale}]")
         for axis in {left, right}:
             axis.set_xlabel(f"{unit.strip()} {arrow}".strip())
             if column.arithmetic:
                 axis.set_xscale("log")
-    axes[0].set_yticks(range(len(rows)), [row.name for row in rows])
+    axes[0].set_yticks(range(len(rows)), names(found, rows))
     axes[0].set_ylim(len(rows) - 0.5, -0.5)
     return figure
 
@@ -129,6 +138,7 @@ def _curves(table: Table) -> Figure | None:
     sns.lineplot(
         data=data, x="x", y="y", hue=keys[0], markers=True, errorbar=("ci", 95), n_boot=200, seed=0, ax=axis, **style
     )
+    sns.move_legend(axis, "center left", bbox_to_anchor=(1, 0.5))
     axis.set_xscale("log", base=2)
     axis.set_xlabel(found.draw.get("x_label", x_field))
     axis.set_ylabel(found.draw.get("y_label", found.columns[0].label))
@@ -139,11 +149,13 @@ def _curves(table: Table) -> Figure | None:
 def alt_text(exhibit_id: str | Exhibit, profile: str) -> str:
     """What the plot shows, in words with its numbers."""
     table = measured(exhibit_id, profile)
-    cells = list(table.with_values())
+    drawn = {c.id for c in (table.exhibit.columns if table.exhibit.draw else _columns(table, None))}
+    cells = [each for each in table.with_values() if each[1].id in drawn]
     if not cells:
         return f"{table.exhibit.title}: reported values; nothing is measured under {profile} yet."
+    named = dict(zip([row.id for row in table.exhibit.rows], names(table.exhibit, table.exhibit.rows), strict=True))
     told = [
-        f"{row.name}, {column.group} {column.label}: {cell.value:.4g}".replace("  ", " ") for row, column, cell in cells
+        f"{named[row.id]}, {f'{column.group} {column.label}'.strip()}: {cell.value:.4g}" for row, column, cell in cells
     ]
     more = f"; and {len(told) - 12} more in the table" if len(told) > 12 else ""
     return f"{table.exhibit.title}, measured under {profile}. " + "; ".join(told[:12]) + more + "."

@@ -34,9 +34,9 @@ def measured_text(row: Row, column: Column, cell: Measured) -> str:
     if cell.value is None:
         return ""
     if column.arithmetic:
-        printed = row.values.get(column.id)
         exact = f"{round(cell.value):,}"
-        return f"{as_printed(cell.value, printed, column.mega)} ({exact})" if printed and printed != exact else exact
+        ours = as_printed(cell.value, row.values.get(column.id) or exact, column.mega)
+        return ours if ours == exact else f"{ours} ({exact})"
     places = decimals(column, row, cell.value)
     half = "" if not cell.half_width else f" ±{cell.half_width:.{places}f}"
     return f"{cell.value:.{places}f}{half}"

@@ -1,0 +1,102 @@
+"""Made-up measurements, so that claims and tables can be tested without a run."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from effbook.exhibits.measure import Measured, Table
+from effbook.exhibits.schema import Exhibit
+
+
+def made_up(
+    found: Exhibit,
+    values: dict[tuple[str, str], Sequence[float]],
+    *,
+    profile: str = "paper",
+    same_run: Sequence[tuple[str, str]] = (),
+) -> Table:
+    """A table whose cells have the given values, one a seed; a cell without values has not run."""
+    cells = {}
+    for row in found.rows:
+        for column in found.columns:
+            place = (row.id, column.id)
+            given = values.get(place, ())
+            cells[place] = Measured(
+                row=row.id,
+                column=column.id,
+                profile="paper" if column.arithmetic else profile,
+                state="measured" if len(given) else "not run",
+                by_seed=dict(enumerate(given)),
+                planned=len(given),
+                keys=("one",) if place in same_run else ("/".join(place),),
+                exact=column.arithmetic,
+            )
+    return Table(exhibit=found, profile=profile, cells=cells)
+
+
+@pytest.fixture
+def table() -> Callable[..., Table]:
+    return made_up
+
+
+@pytest.fixture
+def small() -> Exhibit:
+    """Two rows of accuracy and a count, with one claim."""
+    return Exhibit.model_validate(exhibit_fields())
+
+
+@pytest.fixture
+def fields() -> dict:
+    """The same exhibit as the content of a register file."""
+    return exhibit_fields()
+
+
+def exhibit_fields() -> dict:
+    recipe = {"name": "nola-subspace", "d": 8, "n": 4}
+    return {
+        "id": "tab-9.1",
+        "kind": "table",
+        "title": "A table",
+        "section": "9",
+        "chapter": "nola",
+        "notebook": "notebooks/nola/subspace.ipynb",
+        "systems": ["nola"],
+        "columns": [
+            {
+                "id": "trainable",
+                "label": "# parameters",
+                "metric": "trainable",
+                "arithmetic": True,
+                "unit": "parameters",
+            },
+            {"id": "accuracy", "label": "Accuracy", "unit": "%", "direction": "higher", "metric": "coverage"},
+        ],
+        "rows": [
+            {
+                "id": "a",
+                "label": {"Method": "NOLA"},
+                "origin": "own",
+                "recipe": {**recipe, "method": "nola"},
+                "values": {"trainable": "47K", "accuracy": "70.1"},
+                "spreads": {"accuracy": "0.4"},
+            },
+            {
+                "id": "b",
+                "label": {"Method": "LoRA"},
+                "origin": "rerun",
+                "recipe": {**recipe, "method": "pranc"},
+                "values": {"accuracy": None},
+                "notes": {"accuracy": "Blank in our text."},
+            },
+        ],
+        "claims": [
+            {
+                "id": "better",
+                "text": "NOLA is better.",
+                "source": "9",
+                "all": [
+                    {"left": {"row": "a", "column": "accuracy"}, "right": {"row": "b", "column": "accuracy"}, "op": ">"}
+                ],
+            }
+        ],
+    }

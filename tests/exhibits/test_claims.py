@@ -1,0 +1,212 @@
+"""Verdicts: every claim of the register can hold and can fail, and noise or few seeds leave it undecided."""
+
+import numpy as np
+import pytest
+from scipy.optimize import linprog
+
+from effbook.exhibits import exhibit, register
+from effbook.exhibits.claims import judge, verdict
+from effbook.exhibits.plots import number
+from effbook.exhibits.schema import Cell, Claim, Sum
+
+CLAIMS = [(e.id, c.id) for e in register().values() for c in e.claims]
+
+
+def weights(operand, sign):
+    if isinstance(operand, Cell):
+        return [((operand.row, operand.column), sign)], 0.0
+    if isinstance(operand, Sum):
+        return [((cell.row, cell.column), sign * cell.times) for cell in operand.sum], 0.0
+    return [], sign * operand
+
+
+def invent(tests, *, satisfied, slack, near_margin=False, least=0.001):
+    """Values of the cells, from `least` to 1e4, by which every test holds (or none does) by `slack`; None if impossible.
+
+    Each test is one linear inequality: left - right - margin, or with a ratio left - margin x right, against 0.
+    """
+    places = sorted({(c.row, c.column) for test in tests for c in test.cells})
+    rows, bounds = [], []
+    for test in tests:
+        row, total = np.zeros(len(places)), 0.0
+        right_sign = -test.margin if test.ratio else -1.0
+        for operand, sign in ((test.left, 1.0), (test.right, right_sign)):
+            parts, constant = weights(operand, sign)
+            total += constant
+            for place, weight in parts:
+                row[places.index(place)] += weight
+        total -= 0.0 if test.ratio else test.margin
+        upward = (test.op in (">", ">=")) == satisfied
+        rows.append(-row if upward else row)  # linprog wants row @ x <= bound
+        bounds.append((total if upward else -total) - slack)
+    wish = -np.sum(rows, axis=0) if near_margin else np.zeros(len(places))
+    found = linprog(wish, A_ub=np.array(rows), b_ub=bounds, bounds=(least, 1e4))
+    return dict(zip(places, np.round(found.x, 7), strict=True)) if found.success else None
+
+
+def three_seeds(values):
+    return {place: [value] * 3 for place, value in values.items()}
+
+
+@pytest.mark.parametrize(("exhibit_id", "claim_id"), CLAIMS)
+def test_every_claim_holds_on_values_that_satisfy_it(exhibit_id, claim_id, table):
+    found = exhibit(exhibit_id)
+    claim = found.claim(claim_id)
+    values = invent(claim.tests, satisfied=True, slack=1e-4) or invent(claim.tests, satisfied=True, slack=0.0)
+    assert values is not None, "no values whatever satisfy this claim"
+    assert verdict_of(claim, found, table(found, three_seeds(values))) == "holds"
+
+
+@pytest.mark.parametrize(("exhibit_id", "claim_id"), CLAIMS)
+def test_every_claim_fails_on_values_that_contradict_it(exhibit_id, claim_id, table):
+    found = exhibit(exhibit_id)
+    claim = found.claim(claim_id)
+    tests = claim.tests if claim.most else claim.tests[:1]
+    values = invent(tests, satisfied=False, slack=1e-4)
+    assert values is not None, "no values whatever contradict this claim"
+    for test in claim.tests:  # the other cells have run too
+        for cell in test.cells:
+            values.setdefault((cell.row, cell.column), 50.0)
+    assert verdict_of(claim, found, table(found, three_seeds(values))) == "fails"
+
+
+MEASURED_CLAIMS = [
+    (e, c)
+    for e, c in CLAIMS
+    if not any(exhibit(e).column(cell.column).arithmetic for test in exhibit(e).claim(c).tests for cell in test.cells)
+]
+
+
+@pytest.mark.parametrize(("exhibit_id", "claim_id"), MEASURED_CLAIMS)
+def test_every_measured_claim_is_undecided_inside_the_seeds_noise(exhibit_id, claim_id, table):
+    found = exhibit(exhibit_id)
+    claim = found.claim(claim_id)
+    at_margin = {"satisfied": True, "slack": 0.0, "near_margin": True}
+    values = invent(claim.tests, **at_margin, least=50.0) or invent(claim.tests, **at_margin)
+    draw = np.random.default_rng(1)
+    swings = {place: draw.choice([-1, 1]) * draw.uniform(0.15, 0.3) for place in values}
+    noisy = {place: [v * (1 + swings[place] * step) for step in (1, -2, 1)] for place, v in values.items()}
+    assert verdict_of(claim, found, table(found, noisy)) == "undecided"
+
+
+@pytest.mark.parametrize(("exhibit_id", "claim_id"), CLAIMS)
+def test_a_claim_without_records_is_not_run(exhibit_id, claim_id, table):
+    found = exhibit(exhibit_id)
+    assert verdict_of(found.claim(claim_id), found, table(found, {})) == "not run"
+
+
+@pytest.mark.parametrize(("exhibit_id", "claim_id"), CLAIMS)
+def test_the_printed_values_satisfy_the_claims(exhibit_id, claim_id, table):
+    """The dissertation's numbers support its sentences; so a claim is not a misreading of ours."""
+    found = exhibit(exhibit_id)
+    values = {
+        (row.id, column.id): [number(row.values[column.id], column.mega)] * 3
+        for row in found.rows
+        for column in found.columns
+        if row.values.get(column.id)
+    }
+    expected = "holds" if found.reported else "not run"
+    assert verdict_of(found.claim(claim_id), found, table(found, values)) == expected
+
+
+def verdict_of(claim, found, made):
+    return judge(claim, found, made.profile, made).verdict
+
+
+def test_the_interval_of_the_paired_difference_decides(small, table):
+    paired = {("a", "accuracy"): [60.0, 70.0, 80.0], ("b", "accuracy"): [59.0, 69.1, 78.9]}
+    outcome = judge("better", small, "paper", table(small, paired)).outcomes[0]
+    assert outcome.verdict == "holds"  # the seeds differ by 10, the rows by 1: pairing sees it
+    assert outcome.estimate == pytest.approx(1.0, abs=0.01)
+    differences = np.array([1.0, 0.9, 1.1])
+    assert outcome.half_width == pytest.approx(4.302653 * differences.std(ddof=1) / np.sqrt(3), rel=1e-6)
+    noisy = {("a", "accuracy"): [60.0, 70.0, 80.0], ("b", "accuracy"): [69.1, 78.9, 59.0]}
+    assert judge("better", small, "paper", table(small, noisy)).verdict == "undecided"
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_fewer_than_three_seeds_decide_nothing(small, table, n):
+    values = {("a", "accuracy"): [90.0] * n, ("b", "accuracy"): [10.0] * n}
+    judged = judge("better", small, "mini", table(small, values, profile="mini"))
+    assert judged.verdict == "undecided"
+    assert "fewer than 3 seeds" in judged.why
+
+
+def test_only_the_seeds_in_common_are_compared(small, table):
+    made = table(small, {("a", "accuracy"): [90.0] * 5, ("b", "accuracy"): [10.0] * 3})
+    assert judge("better", small, "paper", made).outcomes[0].n == 3
+
+
+def test_a_run_is_not_compared_with_itself(small, table):
+    values = {("a", "accuracy"): [90.0] * 3, ("b", "accuracy"): [90.0] * 3}
+    same = [("a", "accuracy"), ("b", "accuracy")]
+    judged = judge("better", small, "mini", table(small, values, profile="mini", same_run=same))
+    assert judged.verdict == "not run"
+    assert "same run" in judged.why
+
+
+def test_smoke_gives_no_verdict_on_measurements(small, table):
+    values = {("a", "accuracy"): [90.0] * 3, ("b", "accuracy"): [10.0] * 3}
+    assert judge("better", small, "smoke", table(small, values, profile="smoke")).verdict == "not run"
+
+
+def claim(**parts):
+    return Claim.model_validate({"id": "c", "text": "t", "source": "s", **parts})
+
+
+TWO = [
+    {"left": {"row": "a", "column": "accuracy"}, "right": 50.0, "op": ">"},
+    {"left": {"row": "b", "column": "accuracy"}, "right": 50.0, "op": ">"},
+]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "together", "most"),
+    [
+        ([90.0] * 3, [90.0] * 3, "holds", "holds"),
+        ([90.0] * 3, [10.0] * 3, "fails", "fails"),  # one of two is not more than half
+        ([90.0] * 3, [10.0, 50.0, 90.0], "undecided", "undecided"),
+        ([10.0] * 3, [10.0, 50.0, 90.0], "fails", "fails"),
+        ([90.0] * 3, [], "not run", "holds"),  # `most` is judged on what ran
+        ([10.0] * 3, [], "fails", "fails"),  # one counterexample is enough
+    ],
+)
+def test_tests_are_joined_by_all_and_by_most(small, table, a, b, together, most):
+    made = table(small, {("a", "accuracy"): a, ("b", "accuracy"): b})
+    assert verdict_of(claim(all=TWO), small, made) == together
+    assert verdict_of(claim(most=TWO), small, made) == most
+
+
+def test_a_partial_claim_is_judged_on_what_ran_and_says_so(small, table):
+    made = table(small, {("a", "accuracy"): [90.0] * 3})
+    judged = judge(claim(all=TWO, partial=True), small, "paper", made)
+    assert judged.verdict == "holds"
+    assert "1 of 1 tests hold, 1 not run" in judged.why
+
+
+def test_counts_are_compared_exactly_with_one_value(small, table):
+    more = claim(
+        all=[{"left": {"row": "a", "column": "trainable"}, "right": 3.0, "op": ">=", "ratio": True, "margin": 3}]
+    )
+    judged = judge(more, small, "mini", table(small, {("a", "trainable"): [9]}, profile="mini"))
+    assert (judged.verdict, judged.arithmetic) == ("holds", True)
+    assert judge(more, small, "mini", table(small, {("a", "trainable"): [8]}, profile="mini")).verdict == "fails"
+
+
+def test_equal_values_are_on_the_margin_whatever_binary_fractions_do(small, table):
+    within = claim(all=[TWO[0] | {"right": {"row": "b", "column": "accuracy"}, "op": ">=", "margin": -0.2}])
+    made = table(small, {("a", "accuracy"): [0.1] * 3, ("b", "accuracy"): [0.3] * 3})
+    assert verdict_of(within, small, made) == "holds"
+
+
+def test_a_ratio_by_zero_is_undecided(small, table):
+    ratio = claim(all=[TWO[0] | {"right": {"row": "b", "column": "accuracy"}, "ratio": True}])
+    made = table(small, {("a", "accuracy"): [1.0] * 3, ("b", "accuracy"): [0.0] * 3})
+    assert verdict_of(ratio, small, made) == "undecided"
+
+
+def test_an_unknown_claim_is_refused_with_those_that_are_there():
+    from effbook.errors import EffbookError
+
+    with pytest.raises(EffbookError, match="it has pranc-linear"):
+        verdict("linear", "fig-3.7", "paper")

@@ -1,0 +1,134 @@
+"""Records become cells: means and intervals over seeds, with their profile, staleness, and what is missing."""
+
+import dataclasses
+import json
+
+import pytest
+
+from effbook.exhibits import exhibit, measured, recipe_of, recipes_of
+from effbook.exhibits.measure import matches, ran_as, summary
+from effbook.experiments import records
+from effbook.experiments.fingerprint import fingerprint
+from effbook.experiments.recipe import Result
+from effbook.experiments.records import CostOf
+
+ROW, COLUMN = "nola-d8", "n-16"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("EFFBOOK_RECORDS", str(tmp_path))
+    return tmp_path
+
+
+def cell_recipe(exhibit_id="fig-3.7", row=ROW, column=COLUMN):
+    found = exhibit(exhibit_id)
+    return recipe_of(found, found.row(row), found.column(column))
+
+
+def record(recipe, profile, *, code=None, **metrics):
+    cost = CostOf(wall_seconds=1.0, peak_memory_bytes=1)
+    code = code or fingerprint(recipe.modules())
+    notes = {name: "its program is not here" for name, value in metrics.items() if value is None}
+    return records.write(recipe, profile, Result(metrics=metrics, notes=notes), fingerprint=code, cost=cost)
+
+
+def record_seeds(*values, profile="paper", code=None):
+    for seed, value in enumerate(values):
+        record(dataclasses.replace(cell_recipe(), seed=seed), profile, coverage=value, code=code)
+
+
+def test_the_mean_over_seeds_comes_with_half_its_95_percent_interval():
+    record_seeds(0.9, 1.0, 0.8)
+    cell = measured("fig-3.7", "paper").cell(ROW, COLUMN)
+    assert (cell.state, cell.n, cell.stale, cell.profile) == ("measured", 3, False, "paper")
+    assert cell.value == pytest.approx(0.9)
+    assert cell.half_width == pytest.approx(4.302653 * 0.1 / 3**0.5, rel=1e-6)
+    assert len(set(cell.keys)) == 3
+
+
+def test_a_cell_without_records_has_not_run():
+    cell = measured("fig-3.7", "paper").cell(ROW, COLUMN)
+    assert (cell.state, cell.value, cell.half_width, cell.planned) == ("not run", None, None, 3)
+
+
+def test_a_record_of_another_profile_is_not_shown():
+    record_seeds(0.9, 1.0, 0.8, profile="lab")
+    assert measured("fig-3.7", "paper").cell(ROW, COLUMN).state == "not run"
+    assert measured("fig-3.7", "lab").cell(ROW, COLUMN).profile == "lab"
+
+
+def test_missing_seeds_make_a_cell_partial_and_further_seeds_count():
+    record_seeds(0.9, 1.0)
+    assert measured("fig-3.7", "paper").cell(ROW, COLUMN).state == "partial"
+    record_seeds(0.9, 1.0, 0.8, 0.7, 0.6)
+    cell = measured("fig-3.7", "paper").cell(ROW, COLUMN)
+    assert (cell.state, cell.n) == ("measured", 5)
+
+
+def test_a_record_of_other_code_is_stale_and_shown_all_the_same():
+    record_seeds(0.9, 1.0, 0.8, code="0123456789abcdef")
+    cell = measured("fig-3.7", "paper").cell(ROW, COLUMN)
+    assert cell.stale
+    assert cell.value == pytest.approx(0.9)
+    assert summary(exhibit("fig-3.7"), "paper") == {"runs": 126, "recorded": 3, "stale": 3}
+
+
+def test_a_metric_that_could_not_be_had_gives_its_reason():
+    for seed in range(3):
+        record(dataclasses.replace(cell_recipe(), seed=seed), "paper", coverage=None)
+    cell = measured("fig-3.7", "paper").cell(ROW, COLUMN)
+    assert (cell.state, cell.value, cell.note) == ("no value", None, "its program is not here")
+
+
+def test_a_replaced_record_is_read_again():
+    record_seeds(0.9, 1.0, 0.8)
+    assert measured("fig-3.7", "paper").cell(ROW, COLUMN).value == pytest.approx(0.9)
+    record_seeds(0.1, 0.1, 0.1)
+    assert measured("fig-3.7", "paper").cell(ROW, COLUMN).value == pytest.approx(0.1)
+
+
+def test_a_damaged_record_is_one_sentence(folder):
+    from effbook.errors import EffbookError
+
+    record_seeds(0.9)
+    path = next(folder.glob("paper/nola/*.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"colour": "red"}))
+    with pytest.raises(EffbookError, match="restore it from git, or run its recipe again"):
+        measured("fig-3.7", "paper")
+
+
+def test_counts_are_of_paper_scale_under_any_profile():
+    record(cell_recipe("tab-3.17", "nola", "trainable"), "paper", trainable=12_876)
+    found = exhibit("tab-3.17")
+    for profile in ("mini", "paper"):
+        cell = measured("tab-3.17", profile).cell("nola", "trainable")
+        assert (cell.value, cell.exact, cell.profile, cell.state) == (12_876, True, "paper", "measured")
+    assert matches(found.row("nola"), found.column("trainable"), 12_876)
+    assert not matches(found.row("nola"), found.column("trainable"), 12_877)
+
+
+def test_a_column_may_change_the_unit():
+    found = exhibit("tab-B.13")
+    assert found.column("dart-meteor").scale == 0.01  # percent in the record, a fraction in the table
+    assert exhibit("tab-3.11").column("memory").scale == 1e-9
+
+
+def test_a_quoted_row_without_a_recipe_has_no_state_to_run():
+    cell = measured("tab-3.18", "paper").cell("hashednet", "accuracy")
+    assert cell.state == "none"
+    assert "Quoted" in cell.note
+
+
+def test_what_a_profile_changes_is_told():
+    assert ran_as(exhibit("fig-3.7"), "paper") == {}
+    changed = ran_as(exhibit("tab-3.15"), "mini")
+    assert "vit-b → vit-s14" in changed["model"]
+    assert "seed" not in changed
+
+
+def test_recorded_runs_are_those_that_recipes_of_names():
+    for run in recipes_of("fig-3.7", "paper"):
+        if run.fields["d"] == 8:
+            record(run, "paper", coverage=1.0)
+    assert summary(exhibit("fig-3.7"), "paper") == {"runs": 126, "recorded": 42, "stale": 0}

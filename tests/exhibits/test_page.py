@@ -1,0 +1,127 @@
+"""What a notebook shows: badges on every number, verdict chips, links to records, pictures with alt text."""
+
+import dataclasses
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from effbook.exhibits import exhibit, page, plots, recipe_of, register, theme
+from effbook.experiments import records
+from effbook.experiments.fingerprint import fingerprint
+from effbook.experiments.recipe import Result
+from effbook.experiments.records import CostOf
+
+
+@pytest.fixture(autouse=True)
+def recorded(tmp_path, monkeypatch):
+    """All of fig-3.7 for d = 8 under paper and lab, and a count of tab-3.17."""
+    monkeypatch.setenv("EFFBOOK_RECORDS", str(tmp_path))
+    found = exhibit("fig-3.7")
+    runs = []
+    for row in ("nola-d8", "pranc-d8"):
+        for i, column in enumerate(found.columns):
+            recipe = recipe_of(found, found.row(row), column)
+            runs += [(dataclasses.replace(recipe, seed=s), {"coverage": min(1.0, 0.1 * (i + s + 1))}) for s in range(3)]
+    counted = exhibit("tab-3.17")
+    runs.append((recipe_of(counted, counted.row("nola"), counted.column("trainable")), {"trainable": 12_876}))
+    for run, metrics in runs:
+        for profile in ("paper", "lab"):
+            cost = CostOf(wall_seconds=1.0, peak_memory_bytes=1)
+            records.write(run, profile, Result(metrics=metrics), fingerprint=fingerprint(run.modules()), cost=cost)
+
+
+@pytest.mark.parametrize("exhibit_id", list(register()))
+@pytest.mark.parametrize("profile", ["mini", "paper"])
+def test_every_exhibit_is_well_formed_html_with_its_badge(exhibit_id, profile):
+    html = page.html(exhibit_id, profile, plot=False)
+    tree = ET.fromstring(f"<div>{html}</div>")
+    assert page.badge(profile) in html
+    rows = [row for row in tree.iter("tr") if row.get("class") == "eff-measured"]
+    for row in rows:  # no measured line without a badge
+        assert any("eff-badge" in (part.get("class") or "") for part in row[0].iter("span"))
+    chips = [part for part in tree.iter("span") if "eff-verdict" in (part.get("class") or "")]
+    assert len(chips) == len(exhibit(exhibit_id).claims)
+
+
+def test_measured_values_link_to_their_records():
+    html = page.html("fig-3.7", "paper")
+    tree = ET.fromstring(f"<div>{page.html('fig-3.7', 'paper', plot=False)}</div>")
+    links = [a.get("href") for a in tree.iter("a")]
+    assert links
+    assert all(link.startswith("../../records/paper/nola/nola-subspace-") for link in links)
+    assert "42 records" in html
+
+
+def test_a_count_carries_the_badge_of_arithmetic_under_any_profile():
+    html = page.html("tab-3.17", "mini", plot=False)
+    assert "paper, arithmetic" in html
+    assert "12,876" in html
+
+
+def test_a_table_scrolls_in_its_own_box_and_sets_no_page_colours():
+    html = page.html("tab-3.15", "mini", plot=False)
+    assert 'class="eff-scroll"' in html
+    assert "overflow-x:auto" in page.STYLE
+    assert "background:none" in page.STYLE
+    assert "http" not in html
+
+
+def test_a_plot_has_alt_text_with_numbers_and_no_background():
+    html = page.plot_html("fig-3.7", "paper")
+    assert 'alt="Rank of samples' in html
+    assert "NOLA, d 8" in html
+    with theme.themed():
+        figure = plots.reported_beside_measured("fig-3.7", "paper")
+    assert figure.get_facecolor()[3] == 0
+    assert all(axis.get_facecolor()[3] == 0 for axis in figure.axes)
+
+
+def test_reported_and_measured_share_an_axis_under_paper_only(monkeypatch):
+    def titles(profile):
+        found = exhibit("tab-3.17")
+        recipe = recipe_of(found, found.row("nola"), found.column("accuracy"))
+        run = dataclasses.replace(recipe, seed=0)
+        from effbook.experiments.profiles import scale
+
+        cost = CostOf(wall_seconds=1.0, peak_memory_bytes=1)
+        run = scale(run, profile)
+        code = fingerprint(run.modules())
+        records.write(run, profile, Result(metrics={"accuracy": 80.0}), fingerprint=code, cost=cost)
+        figure = plots.reported_beside_measured("tab-3.17", profile)
+        return [axis.get_title() for axis in figure.axes]
+
+    assert titles("paper") == ["Acc.\nreported and measured [paper]"]
+    assert titles("mini") == ["Acc.\nreported", "Acc.\nmeasured [mini]"]
+
+
+def test_plotting_leaves_the_settings_outside_as_they_were():
+    import matplotlib as mpl
+
+    before = dict(mpl.rcParams)
+    plots.reported_beside_measured("tab-3.10", "mini")
+    assert dict(mpl.rcParams) == before
+
+
+def test_the_same_figure_is_the_same_picture():
+    pictures = [theme.html(plots.reported_beside_measured("tab-3.17", "mini"), "alt") for _ in range(2)]
+    assert pictures[0] == pictures[1]
+
+
+def test_an_exhibit_without_anything_to_draw_has_no_picture():
+    assert page.plot_html("fig-3.7", "smoke") == ""
+
+
+def test_show_displays_html_in_a_notebook(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda what: shown.append(what.data))
+    page.show("tab-3.17", "mini", plot=False)
+    page.show_claims("tab-3.17", "mini")
+    assert "Training on CIFAR-10" in shown[0]
+    assert "eff-verdict" in shown[1]
+
+
+def test_long_row_names_are_told_apart_by_their_count():
+    found = exhibit("tab-3.10")
+    named = plots.names(found, found.rows)
+    assert "GPT-2 M, NOLA, QV, rank 8, 0.096M" in named
+    assert len(set(named)) == len(named)
