@@ -97,6 +97,7 @@ class ScratchCNNRecipe(Recipe):
 
     def network(self, classes: int) -> "nn.Module":
         """Return the network with just the method's parameters (and batch norm's) trainable."""
+        import torch
         from torch import nn
 
         from effbook.backbones import resnet18, resnet20
@@ -107,6 +108,9 @@ class ScratchCNNRecipe(Recipe):
         model = build(classes, seed=self.seed)
         if self.method == "full":
             return model
+        with torch.no_grad():
+            if model.fc.bias is not None:  # the classifier's bias is no matrix: it stays at zero
+                model.fc.bias.zero_().requires_grad_(False)
         convolutions = [name for name, m in model.named_modules() if isinstance(m, nn.Conv2d)]
         norms = [name for name, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)]
         if self.method == "lora":
@@ -118,10 +122,6 @@ class ScratchCNNRecipe(Recipe):
             else:
                 settings = PRANCSettings(k=2 * k, seed=self.seed, regenerate=False)
                 model = adapt_pranc(model, settings, targets=names, also_train=norms)
-        for name in ("fc",):  # the classifier's bias is no matrix: it stays at zero
-            bias = getattr(model.get_submodule(name), "base", model.get_submodule(name)).bias
-            if bias is not None:
-                nn.init.zeros_(bias)
         return model
 
 
