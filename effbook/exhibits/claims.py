@@ -18,6 +18,7 @@ from effbook.experiments.records import summarise
 Verdict = Literal["holds", "fails", "undecided", "not run"]
 VERDICTS: tuple[Verdict, ...] = ("holds", "fails", "undecided", "not run")
 LEAST_SEEDS = 3
+NOT_YET = "not run yet"
 
 Tables = Callable[[str | None], Table]  # None: the claim's own exhibit
 
@@ -52,12 +53,14 @@ class Judgement:
     @property
     def why(self) -> str:
         """In words, what the verdict rests on."""
-        reasons = list(dict.fromkeys(o.why for o in self.outcomes if o.why and o.why != "not run yet"))
         held = sum(o.verdict == "holds" for o in self.outcomes)
-        counted = f"{held} of {self.ran} tests hold" if self.ran > 1 else ""
+        counted = f"{held} of {self.ran} tests hold" if len(self.outcomes) > 1 and self.ran else ""
         if 0 < self.ran < len(self.outcomes):
-            counted = f"{held} of {self.ran} tests hold, {len(self.outcomes) - self.ran} not run"
-        return "; ".join(part for part in (counted, *reasons[:2]) if part)
+            counted += f", {len(self.outcomes) - self.ran} not run"
+        reasons = [o.why for o in self.outcomes if o.why and (o.verdict == "undecided" or self.verdict == "not run")]
+        if NOT_YET in reasons:  # what is still to run matters more than what never runs at this scale
+            reasons = []
+        return "; ".join([*[counted] * bool(counted), *dict.fromkeys(reasons)][:3])
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,7 @@ def _read(cell: Cell, tables: Tables) -> _Side:
         return _Side(why=f"{found.n} of {found.planned} seeds recorded")
     if found.state != "measured":
         words = {"no value": found.note, "no run": found.note, "none": "no run of ours measures it"}
-        return _Side(why=words.get(found.state) or "not run yet")
+        return _Side(why=words.get(found.state) or NOT_YET)
     if found.exact:
         return _Side(exact=found.value, keys=found.keys)
     return _Side(by_seed=found.by_seed, keys=found.keys)

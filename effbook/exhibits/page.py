@@ -157,7 +157,7 @@ def value(exhibit_id: str, row: str, column: str, profile: str) -> str:
     table = measured(exhibit_id, profile)
     cell, of = table.cell(row, column), table.exhibit.column(column)
     if cell.value is None:
-        return cell.state
+        return "not measured" if cell.state == "none" else cell.state
     scale = "paper, arithmetic" if of.arithmetic else table.profile
     return f"{measured_text(table.exhibit.row(row), of, cell)} [{scale}]"
 

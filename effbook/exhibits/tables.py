@@ -118,7 +118,7 @@ def _rich(table: Table) -> RichTable:
         printed = [escape(reported_text(row, column)) for column in found.columns]
         shown.add_row(f"{escape(row.short)} [dim]{row.origin}[/]", *printed)
         cells = [table.cell(row.id, column.id) for column in found.columns]
-        states = list(dict.fromkeys(cell.state for cell in cells if cell.state in ("not run", "no run")))
+        states = [cell.state for cell in sorted(cells, key=lambda c: c.exact) if cell.state in ("not run", "no run")]
         if any(cell.value is not None for cell in cells):
             texts = [_measured_cell(row, column, cell) for column, cell in zip(found.columns, cells, strict=True)]
             shown.add_row(f"[cyan]  \\[{table.profile}][/]", *texts)
@@ -150,7 +150,7 @@ def notes(table: Table) -> list[str]:
     if table.exhibit.why:
         lines.append(table.exhibit.why)
     if any(cell.stale for cell in table.cells.values()):
-        lines.append("Stale values were made by other code than is here now; `effbook run … --fresh` recomputes them.")
+        lines.append("Stale values (hollow in the plot) come from other code than is here; `run … --fresh` recomputes.")
     return lines
 
 

@@ -43,7 +43,11 @@ def themed() -> Iterator[None]:
         sns.color_palette(PALETTE),
     ):
         mpl.rcParams.update({key: value for key, value in RC.items() if key in mpl.rcParams})
-        yield
+        try:
+            yield
+        finally:
+            interactive = mpl.is_interactive()
+    mpl.interactive(interactive)  # a notebook's backend, which starts at the first figure, sets it: plots then show
 
 
 def html(figure: Figure, alt: str) -> str:

@@ -21,7 +21,7 @@ def weights(operand, sign):
 
 
 def invent(tests, *, satisfied, slack, near_margin=False, least=0.001):
-    """Values of the cells, from `least` to 1e4, by which every test holds (or none does) by `slack`; None if impossible.
+    """Values, from `least` to 1e4, where every test holds (or none does) by `slack`; None if impossible.
 
     Each test is one linear inequality: left - right - margin, or with a ratio left - margin x right, against 0.
     """

@@ -125,3 +125,10 @@ def test_long_row_names_are_told_apart_by_their_count():
     named = plots.names(found, found.rows)
     assert "GPT-2 M, NOLA, QV, rank 8, 0.096M" in named
     assert len(set(named)) == len(named)
+
+
+def test_values_and_verdicts_in_running_text_carry_their_scale():
+    assert page.value("fig-3.7", "nola-d8", "n-4", "paper") == "0.200 ±0.248 [paper]"
+    assert page.value("fig-3.7", "nola-d8", "n-4", "mini") == "not run"
+    assert page.value("tab-3.17", "nola", "trainable", "mini") == "12,876 [paper, arithmetic]"
+    assert page.verdict("tab-3.17", "outperforms", "mini") == "not run [mini]"
