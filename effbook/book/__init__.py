@@ -2,7 +2,7 @@
 
 from effbook.book.notebooks import notebook_parameters, run_notebook
 from effbook.book.parameters import check_parameters
-from effbook.book.runs import ensure_runs, live, runs_in_words
+from effbook.book.runs import ensure_runs, live, quiet_libraries, runs_in_words
 from effbook.book.site import build, serve
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "ensure_runs",
     "live",
     "notebook_parameters",
+    "quiet_libraries",
     "run_notebook",
     "runs_in_words",
     "serve",

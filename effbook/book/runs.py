@@ -1,5 +1,8 @@
 """The runs that a notebook shows, and the small ones that it does live."""
 
+import logging
+import warnings
+
 from effbook.errors import EffbookError
 from effbook.experiments.recipe import Recipe
 
@@ -44,8 +47,10 @@ def runs_in_words(*what: str, profile: str) -> str:
     from effbook.experiments import machine, records
 
     found = _runs(what, profile)
+    if not found:
+        return f"Nothing of what is shown below has a run under {profile}."
     to_do = [recipe for recipe in found if not records.path_of(recipe, profile).exists()]
-    said = f"{len(found) - len(to_do)} of the {len(found)} runs behind the tables below are recorded under {profile}"
+    said = f"{len(found) - len(to_do)} of the {len(found)} runs behind this page are recorded under {profile}"
     lacks = sorted({lack for recipe in to_do for lack in machine.missing(recipe.needs())})
     return f"{said}; some of the others need {' and '.join(lacks)}, which this machine lacks." if lacks else f"{said}."
 
@@ -68,3 +73,11 @@ def live(recipe: Recipe, profile: str) -> Recipe:
         print(f"{error.cause}: what follows shows toy data instead.")
         return scale(recipe, "smoke")
     return scaled
+
+
+def quiet_libraries() -> None:
+    """Keep off the page what libraries say about themselves while they load; what concerns the reader still appears."""
+    warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm would rather have a widget
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    for name in ("torch.utils._pytree", "bitsandbytes"):
+        logging.getLogger(name).setLevel(logging.ERROR)
