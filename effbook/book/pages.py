@@ -3,6 +3,8 @@
 from html import escape
 from pathlib import Path
 
+from effbook.exhibits.page import SIGNS, badge
+
 EXHIBITS_INTRO = """\
 # All exhibits
 
@@ -38,7 +40,7 @@ def exhibits_html(listed: list[dict], *, profile: str, pages: set[str]) -> str:
         f"{_select('Verdict', 'verdicts', verdicts)}"
         '<output aria-live="polite"></output></div>'
     )
-    head = "".join(f"<th scope='col'>{name}</th>" for name in ("Exhibit", "What", f"Runs at {profile}", "Claims"))
+    head = f'<th scope="col">Exhibit</th><th scope="col">Claims and their verdicts {badge(profile)}</th>'
     rows = "\n".join(_row(one, profile, pages) for one in listed)
     return (
         f'<div class="eff-exhibits">{controls}<div class="eff-scroll"><table class="eff-table">'
@@ -52,7 +54,7 @@ def _row(one: dict, profile: str, pages: set[str]) -> str:
     link = f'<a href="../{page}.html">{name}</a>' if page in pages else f"<span>{name}</span>"
     verdicts = [claim["verdicts"].get(profile, "not run") for claim in one["claims"]]
     claims = "".join(
-        f'<li><span class="eff-verdict eff-{verdict.replace(" ", "-")}">{escape(verdict)}</span> '
+        f'<li><span class="eff-verdict eff-{verdict.replace(" ", "-")}">{SIGNS[verdict]} {escape(verdict)}</span> '
         f"{escape(claim['text'])}</li>"
         for claim, verdict in zip(one["claims"], verdicts, strict=True)
     )
@@ -60,17 +62,17 @@ def _row(one: dict, profile: str, pages: set[str]) -> str:
     attributes = " ".join(f'data-{key}="{escape(value)}"' for key, value in data.items())
     count = one["profiles"].get(profile, {"runs": 0, "recorded": 0, "stale": 0})
     return (
-        f'<tr id="{name}" {attributes}><th scope="row">{link}</th>'
-        f"<td>{escape(one['title'])} <small>({escape(one['section'])})</small></td>"
-        f"<td>{_runs(count, one.get('why'))}</td><td><ul>{claims}</ul></td></tr>"
+        f'<tr id="{name}" {attributes}><th scope="row">{link}<br>{escape(one["title"])}<br>'
+        f"<small>section {escape(one['section'])}; {escape(_runs(count, one.get('why')))}</small></th>"
+        f"<td><ul>{claims}</ul></td></tr>"
     )
 
 
 def _runs(count: dict, why: str | None) -> str:
     if not count["runs"]:
-        return f"<small>{escape(why or 'no run at this profile')}</small>"
+        return why or "no run at this profile"
     stale = f", {count['stale']} stale" if count["stale"] else ""
-    return f"{count['recorded']} of {count['runs']}{stale}"
+    return f"{count['recorded']} of {count['runs']} runs recorded{stale}"
 
 
 def _select(label: str, key: str, options: list[str]) -> str:

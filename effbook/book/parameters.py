@@ -11,6 +11,7 @@ annotated line with a comment that says which values are allowed:
 
 import ast
 import difflib
+import linecache
 import math
 import re
 from collections.abc import Mapping
@@ -112,10 +113,10 @@ def check_values(declared: Mapping[str, Parameter], values: Mapping[str, object]
 def check_parameters(namespace: Mapping[str, object]) -> None:
     """Check the parameters of the notebook that is running: `check_parameters(globals())` in its second cell.
 
-    Reads the cells that were run so far from IPython's history: the parameters cell, and the cell that papermill
-    injects behind it. So a notebook that is run by papermill alone is checked as well.
+    Reads the cells that were run so far from the kernel: the parameters cell, and the cell that papermill injects
+    behind it. So a notebook that is run by papermill alone is checked as well.
     """
-    cells = [source for source in namespace.get("In", []) if source.strip()]
+    cells = [source for source in namespace.get("In", []) if source.strip()] or _compiled_cells()
     declared_at = [place for place, source in enumerate(cells) if _only_annotated(source)]
     if not declared_at:
         raise EffbookError("This notebook's parameters cell was not run", "run the notebook from its first cell")
@@ -125,6 +126,12 @@ def check_parameters(namespace: Mapping[str, object]) -> None:
         if source.lstrip().startswith("# Parameters"):  # papermill's heading of the cell that it injects
             injected |= dict.fromkeys(_assigned(source))
     check_values(declared, {name: namespace[name] for name in {**declared, **injected}})
+
+
+def _compiled_cells() -> list[str]:
+    """The cells that the kernel compiled, for runners that keep no history (nbval): Python's line cache has them."""
+    cells = [entry for name, entry in linecache.cache.items() if "ipykernel" in name or "ipython-input" in name]
+    return ["".join(entry[2]) for entry in cells if len(entry) == 4 and entry[1] is None]  # no time: not a file
 
 
 def _only_annotated(source: str) -> bool:

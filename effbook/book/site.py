@@ -1,10 +1,14 @@
 """Builds the site: runs the notebooks, lays sources and executed notebooks into a staging folder, calls jupyter-book.
 
-_build/executed/<profile>/   the executed notebooks, kept while nothing that they depend on changes
-_build/stage/                what jupyter-book reads: the same paths as in the repository
-_build/html/                 the site, replaced only by a build that went through
+    _build/<profile>/executed/   the executed notebooks, kept while nothing that they depend on changes
+    _build/<profile>/stage/      what jupyter-book reads: the same paths as in the repository
+    _build/<profile>/html/       the site, replaced only by a build that went through
+    _build/smoke/records/        the records of smoke runs, whose numbers mean nothing
+
+`build` keeps to one folder that it is given instead, where a test wants one.
 """
 
+import ast
 import functools
 import hashlib
 import http.server
@@ -18,11 +22,14 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
+import nbformat
 import yaml
+from filelock import FileLock
 
 from effbook.book import pages
 from effbook.book.check import check_site
 from effbook.book.notebooks import environment, notebook_parameters, run_notebook
+from effbook.book.parameters import parse_parameters
 from effbook.errors import EffbookError
 
 MATHJAX = "tex-svg-full.js"  # one file, no fonts: works from file:// in every browser
@@ -44,6 +51,7 @@ def build(
     profile: str = "mini",
     *,
     root: Path | str | None = None,
+    work: Path | str | None = None,
     fresh: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> Path:
@@ -58,25 +66,26 @@ def build(
     check_profile(profile)
     root = Path(root) if root is not None else repository_root()
     say = say or functools.partial(print, file=sys.stderr, flush=True)
-    work = root / "_build"
+    work = Path(work) if work is not None else root / "_build" / profile
+    work.mkdir(parents=True, exist_ok=True)
     notebooks = toc_notebooks(root)
-    executed = work / "executed" / profile
-    for number, name in enumerate(notebooks, start=1):
-        did = execute(root, name, profile=profile, folder=executed, fresh=fresh)
-        say(f"[{number}/{len(notebooks)}] {name}: {'executed' if did else 'unchanged'}")
-    stage = work / "stage"
-    lay_out(root, stage, executed=executed, notebooks=notebooks, profile=profile)
-    say("building the pages")
-    html = run_sphinx(stage, work / "sphinx")
-    check_site(html)
-    return _replace(html, work / "html")
+    with FileLock(work / ".lock"):
+        for number, name in enumerate(notebooks, start=1):
+            did = execute(root, name, profile=profile, work=work, fresh=fresh)
+            say(f"[{number}/{len(notebooks)}] {name}: {'executed' if did else 'unchanged'}")
+        lay_out(root, work, notebooks=notebooks, profile=profile)
+        say("building the pages")
+        html = run_sphinx(work / "stage", work / "sphinx")
+        check_site(html)
+        return _replace(html, work / "html")
 
 
 def serve(port: int = 8000) -> None:
     """Serve the site that was built last, on this machine only, until interrupted."""
-    site = repository_root() / "_build" / "html"
-    if not (site / "index.html").is_file():
+    built = sorted((repository_root() / "_build").glob("*/html/index.html"), key=lambda page: page.stat().st_mtime)
+    if not built:
         raise EffbookError("The site is not built yet", "run 'make book' or 'effbook book build'")
+    site = built[-1].parent
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(site))
     try:
         server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
@@ -111,16 +120,16 @@ def toc_notebooks(root: Path) -> list[str]:
     return found
 
 
-def execute(root: Path, name: str, *, profile: str, folder: Path, fresh: bool = False) -> bool:
-    """Run one notebook into `folder` unless its last run there still stands; return whether it ran."""
-    out = folder / name
+def execute(root: Path, name: str, *, profile: str, work: Path, fresh: bool = False) -> bool:
+    """Run one notebook into `work`/executed unless its last run there still stands; return whether it ran."""
+    out = work / "executed" / name
     stamp = out.with_suffix(".sha256")
     state = _state(root, name, profile)
     if not fresh and out.is_file() and stamp.is_file() and stamp.read_text() == state:
         return False
     declared = notebook_parameters(root / name)
     wanted = {"profile": profile, "runs": "missing" if profile == "smoke" else "recorded"}
-    smoke_records = str(root / "_build" / "smoke-records")  # their numbers mean nothing: not among the book's
+    smoke_records = str(work / "records")  # their numbers mean nothing: not among the book's
     with environment("EFFBOOK_RECORDS", smoke_records) if profile == "smoke" else nullcontext():
         run_notebook(root / name, out, {key: value for key, value in wanted.items() if key in declared})
     stamp.write_text(state)
@@ -146,8 +155,9 @@ def _state(root: Path, name: str, profile: str) -> str:
 # --- staging and building ---------------------------------------------------------------------------------------------
 
 
-def lay_out(root: Path, stage: Path, *, executed: Path, notebooks: list[str], profile: str) -> None:
-    """Fill the staging folder: pages, executed notebooks, the code that pages quote, records, styles, MathJax."""
+def lay_out(root: Path, work: Path, *, notebooks: list[str], profile: str) -> None:
+    """Fill `work`/stage: pages, executed notebooks, the code that pages quote, records, styles, MathJax."""
+    stage, executed = work / "stage", work / "executed"
     shutil.rmtree(stage, ignore_errors=True)
     stage.mkdir(parents=True)
     for name in ("_config.yml", "_toc.yml"):
@@ -157,7 +167,9 @@ def lay_out(root: Path, stage: Path, *, executed: Path, notebooks: list[str], pr
     shutil.copytree(root / "book" / "_static", stage / "book" / "_static")
     for name in notebooks:
         (stage / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(executed / name, stage / name)
+        notebook = nbformat.read(executed / name, as_version=4)
+        hide_injected(notebook)
+        nbformat.write(notebook, stage / name)
     package = Path(__file__).resolve().parents[1]
     shutil.copytree(package, stage / "effbook", ignore=shutil.ignore_patterns("__pycache__"))
     records = root / "book" / "records"
@@ -165,9 +177,22 @@ def lay_out(root: Path, stage: Path, *, executed: Path, notebooks: list[str], pr
     extra.mkdir()
     if records.is_dir():
         shutil.copytree(records, extra / "records", ignore=shutil.ignore_patterns("smoke", "*.lock"))
-    (stage / "_static" / "mathjax").mkdir()
-    shutil.copy2(mathjax(), stage / "_static" / "mathjax" / MATHJAX)
+    # Not in _static itself: jupyter-book would then load every script there on every page, this one twice.
+    (extra / "_static" / "mathjax").mkdir(parents=True)
+    shutil.copy2(mathjax(), extra / "_static" / "mathjax" / MATHJAX)
     pages.write_generated(stage, profile=profile, version=importlib.metadata.version("effbook"))
+
+
+def hide_injected(notebook: nbformat.NotebookNode) -> None:
+    """Leave the cell that papermill injected out of the page where it repeats the defaults."""
+    cells = notebook.cells
+    declared = next((parse_parameters(c.source) for c in cells if "parameters" in c.metadata.get("tags", [])), {})
+    for cell in cells:
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            given = {line.targets[0].id: ast.literal_eval(line.value) for line in ast.parse(cell.source).body}
+            given.pop("runs", None)  # whether missing runs are computed changes nothing that the page says
+            if all(declared[name].default == value for name, value in given.items()):
+                cell.metadata.tags.append("remove-cell")
 
 
 def mathjax() -> Path:

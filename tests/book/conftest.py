@@ -1,0 +1,27 @@
+"""What the tests of the book share."""
+
+import nbformat
+import pytest
+
+CELLS = [
+    'word: str = "one"  # one or two',
+    "from effbook.book import check_parameters\n\ncheck_parameters(globals())",
+    "print(word * 2)",
+]
+
+
+@pytest.fixture
+def write_notebook():
+    """write_notebook(path, cells, more=[...], tags=...): a small notebook whose first code cell is its parameters."""
+
+    def write(path, cells=CELLS, *, more=(), tags=("parameters",), title=None):
+        notebook = nbformat.v4.new_notebook()
+        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        notebook.cells = [nbformat.v4.new_code_cell(source) for source in [*cells, *more]]
+        notebook.cells[0].metadata["tags"] = list(tags)
+        if title:
+            notebook.cells.insert(0, nbformat.v4.new_markdown_cell(f"# {title}"))
+        nbformat.write(notebook, path)
+        return path
+
+    return write

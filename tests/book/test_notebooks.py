@@ -1,0 +1,119 @@
+"""Running notebooks: what is refused before papermill starts, what a failure leaves, and every notebook of ours."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+from effbook.book.notebooks import notebook_parameters, own_kernel, run_notebook
+from effbook.book.site import repository_root
+from effbook.errors import EffbookError
+
+ROOT = repository_root()
+NOTEBOOKS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "notebooks").rglob("*.ipynb"))
+NOTEBOOKS = [name for name in NOTEBOOKS if ".ipynb_checkpoints" not in name]
+
+
+def printed(path):
+    notebook = nbformat.read(path, as_version=4)
+    return "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
+
+
+def test_a_notebook_runs_with_its_parameters_in_this_very_interpreter(tmp_path, write_notebook):
+    path = write_notebook(tmp_path / "a.ipynb", more=["import sys; print(sys.executable)"])
+    out = run_notebook(path, tmp_path / "deep" / "out.ipynb", {"word": "two"})
+    assert printed(out) == f"twotwo\n{sys.executable}\n"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [({"word": "three"}, "must be one or two"), ({"world": "one"}, "did you mean 'word'"), ({"word": 1}, "a string")],
+)
+def test_a_wrong_parameter_is_refused_before_anything_starts(tmp_path, write_notebook, parameters, says, monkeypatch):
+    monkeypatch.setattr(papermill, "execute_notebook", lambda *_, **__: pytest.fail("papermill was started"))
+    with pytest.raises(EffbookError, match=says):
+        run_notebook(write_notebook(tmp_path / "a.ipynb"), tmp_path / "out.ipynb", parameters)
+
+
+def test_papermill_alone_stops_at_a_parameter_that_the_notebook_does_not_know(tmp_path, write_notebook):
+    with own_kernel(), pytest.raises(papermill.PapermillExecutionError, match="did you mean 'word'"):
+        papermill.execute_notebook(
+            write_notebook(tmp_path / "a.ipynb"), tmp_path / "out.ipynb", {"wort": "two"}, progress_bar=False
+        )
+
+
+def test_a_cell_that_fails_keeps_the_older_result_and_names_the_cause(tmp_path, write_notebook):
+    path = write_notebook(tmp_path / "a.ipynb", more=["assert word == 'one', 'only one'"])
+    out = run_notebook(path, tmp_path / "out.ipynb", {"word": "one"})
+    before = out.read_bytes()
+    with pytest.raises(EffbookError, match=r"failed with AssertionError: only one; .*out\.failed\.ipynb"):
+        run_notebook(path, out, {"word": "two"})
+    assert out.read_bytes() == before
+    assert "twotwo" in printed(tmp_path / "out.failed.ipynb")
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda path, write: None, "There is no notebook"),
+        (lambda path, write: path.write_text("# not one"), "cannot be read as a notebook"),
+        (lambda path, write: write(path, tags=()), "is not tagged 'parameters'"),
+        (lambda path, write: write(path, ["word = 'one'"]), "annotate it"),
+    ],
+)
+def test_what_is_no_notebook_of_ours_gets_one_sentence(tmp_path, write_notebook, make, says):
+    make(tmp_path / "a.ipynb", write_notebook)
+    with pytest.raises(EffbookError, match=says):
+        notebook_parameters(tmp_path / "a.ipynb")
+
+
+# --- the notebooks of the book ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_every_parameter_of_the_book_is_annotated_explained_and_checked(name):
+    parameters = notebook_parameters(ROOT / name)
+    assert parameters["profile"].choices == ("smoke", "mini", "lab", "paper")
+    for parameter in parameters.values():
+        assert parameter.help, parameter.name
+        assert parameter.problem(parameter.default) is None
+    code = [cell for cell in nbformat.read(ROOT / name, as_version=4).cells if cell.cell_type == "code"]
+    assert "check_parameters(globals())" in code[1].source
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebooks_are_committed_without_outputs_but_for_those_that_are_checked(name):
+    for cell in nbformat.read(ROOT / name, as_version=4).cells:
+        if cell.cell_type != "code":
+            continue
+        checked = "nbval-check-output" in cell.metadata.get("tags", [])
+        assert bool(cell.outputs) == checked, cell.source
+        assert (cell.execution_count is not None) == checked, cell.source  # nbval compares only what has a count
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebooks_are_thin(name):
+    for cell in nbformat.read(ROOT / name, as_version=4).cells:
+        if cell.cell_type == "code":
+            assert ".backward()" not in cell.source
+            bodies = re.findall(r"^def .*?\n((?:(?: .*)?\n)+)", cell.source + "\n", re.MULTILINE)
+            assert all(len(body.strip().splitlines()) <= 8 for body in bodies)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_nbval_finds_the_committed_outputs_again_at_smoke(name, tmp_path):
+    prepared = tmp_path / Path(name).name
+    papermill.execute_notebook(
+        ROOT / name, prepared, {"profile": "smoke"}, prepare_only=True, progress_bar=False, kernel_name="python3"
+    )
+    environment = {**os.environ, "EFFBOOK_RECORDS": str(tmp_path / "records")}
+    command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=600"]
+    command += ["-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(tmp_path), str(prepared)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]
