@@ -89,7 +89,8 @@ def test_accuracy_is_the_share_of_questions_whose_letter_is_the_likeliest_contin
         loss = {}
         for letter in "ABCD":  # the slow twin: the loss of the letter's token, one whole prompt for each letter
             ids = tokenizer(f"{prompt_of(q, shots)} {letter}").input_ids
-            logits = model(input_ids=torch.tensor([[*ids[:-2], ids[-1]]])).logits[0, -2]
+            with torch.no_grad():
+                logits = model(input_ids=torch.tensor([[*ids[:-2], ids[-1]]])).logits[0, -2]
             loss[letter] = float(torch.nn.functional.cross_entropy(logits, torch.tensor(ids[-1])))
         right += min(loss, key=loss.get) == q.response
     accuracy = mmlu_accuracy(model, tokenizer, examples, questions, max_tokens=10_000)
