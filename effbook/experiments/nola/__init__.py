@@ -3,6 +3,7 @@
 from effbook.experiments.nola import (
     bench,
     count,
+    instruction,
     language,
     profiles,
     scratch_cnn,
@@ -11,4 +12,4 @@ from effbook.experiments.nola import (
     vision,
 )
 
-__all__ = ["bench", "count", "language", "profiles", "scratch_cnn", "scratch_mlp", "subspace", "vision"]
+__all__ = ["bench", "count", "instruction", "language", "profiles", "scratch_cnn", "scratch_mlp", "subspace", "vision"]
