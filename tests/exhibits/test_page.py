@@ -12,10 +12,16 @@ from effbook.experiments.recipe import Result
 from effbook.experiments.records import CostOf
 
 
-@pytest.fixture(autouse=True)
-def recorded(tmp_path, monkeypatch):
-    """All of fig-3.7 for d = 8 under paper and lab, and a count of tab-3.17."""
-    monkeypatch.setenv("EFFBOOK_RECORDS", str(tmp_path))
+@pytest.fixture(scope="module", autouse=True)
+def recorded(tmp_path_factory):
+    """All of fig-3.7 for d = 8 and a count of tab-3.17, under paper."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EFFBOOK_RECORDS", str(tmp_path_factory.mktemp("records")))
+        record_all()
+        yield
+
+
+def record_all():
     found = exhibit("fig-3.7")
     runs = []
     for row in ("nola-d8", "pranc-d8"):
@@ -25,9 +31,8 @@ def recorded(tmp_path, monkeypatch):
     counted = exhibit("tab-3.17")
     runs.append((recipe_of(counted, counted.row("nola"), counted.column("trainable")), {"trainable": 12_876}))
     for run, metrics in runs:
-        for profile in ("paper", "lab"):
-            cost = CostOf(wall_seconds=1.0, peak_memory_bytes=1)
-            records.write(run, profile, Result(metrics=metrics), fingerprint=fingerprint(run.modules()), cost=cost)
+        cost = CostOf(wall_seconds=1.0, peak_memory_bytes=1)
+        records.write(run, "paper", Result(metrics=metrics), fingerprint=fingerprint(run.modules()), cost=cost)
 
 
 @pytest.mark.parametrize("exhibit_id", list(register()))
@@ -76,7 +81,9 @@ def test_a_plot_has_alt_text_with_numbers_and_no_background():
     assert all(axis.get_facecolor()[3] == 0 for axis in figure.axes)
 
 
-def test_reported_and_measured_share_an_axis_under_paper_only(monkeypatch):
+def test_reported_and_measured_share_an_axis_under_paper_only(monkeypatch, tmp_path):
+    monkeypatch.setenv("EFFBOOK_RECORDS", str(tmp_path))
+
     def titles(profile):
         found = exhibit("tab-3.17")
         recipe = recipe_of(found, found.row("nola"), found.column("accuracy"))
