@@ -101,7 +101,7 @@ def save_adapters(model: "nn.Module", folder: Path, *, method: str, bits: int | 
         tensors = sum(p.requires_grad for p in model.parameters())
         return None, -(-count * bits // 8) + (0 if bits == 16 else 2 * tensors)  # a float16 scale for each matrix
     if method == "lora":
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, save_embedding_layers=False)  # True or auto may ask the hub
         file = folder / "adapter_model.safetensors"
         return file, file.stat().st_size
     return None, sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)

@@ -180,7 +180,11 @@ class InstructionRecipe(Recipe):
             sides = hold_out(data.load_instructions(self.dataset, self.train_split), self.held_out)
             asked = [[(i.prompt, i.response) for i in side] for side in sides]
         training, validation = (
-            [e for q, a in side if (e := encode(tokenizer, TEMPLATE.format(prompt=q), a)).size <= self.max_tokens]
+            [
+                e
+                for e in encode(tokenizer, [(TEMPLATE.format(prompt=q), a) for q, a in side])
+                if e.size <= self.max_tokens
+            ]
             for side in asked
         )
         if not training or not validation:

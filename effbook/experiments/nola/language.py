@@ -142,7 +142,7 @@ class LanguageRecipe(Recipe):
         hypotheses = write_texts(
             model,
             tokenizer,
-            [encode(tokenizer, self.prompt(pair), "").prompt for pair in test],
+            [e.prompt for e in encode(tokenizer, [(self.prompt(pair), "") for pair in test])],
             batch_size=self.eval_batch_size,
             max_new_tokens=self.max_new_tokens,
             beams=self.beams,
@@ -210,7 +210,7 @@ class LanguageRecipe(Recipe):
             validation = load_pairs(self.dataset, self.validation_split)
         space = " " if self.model.startswith("gpt2-") else ""
         encoded = [
-            [encode(tokenizer, self.prompt(p), space + reference) for p in pairs for reference in p.references]
+            encode(tokenizer, [(self.prompt(p), space + reference) for p in pairs for reference in p.references])
             for pairs in (training, validation)
         ]
         training, validation = ([e for e in examples if e.size <= self.max_tokens] for examples in encoded)

@@ -26,10 +26,14 @@ class Example:
         return len(self.prompt) + len(self.target)
 
 
-def encode(tokenizer: "PreTrainedTokenizerBase", prompt: str, target: str) -> Example:
-    """Tokenise a prompt and its answer apart from each other, so that the prompt is the same with and without one."""
-    answer = tokenizer(target, add_special_tokens=False).input_ids
-    return Example(prompt=tuple(tokenizer(prompt).input_ids), target=(*answer, tokenizer.eos_token_id))
+def encode(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[tuple[str, str]]) -> list[Example]:
+    """Tokenise (prompt, answer) pairs, each side apart, so that a prompt is the same with and without its answer."""
+    prompts = tokenizer([prompt for prompt, _ in texts]).input_ids
+    answers = tokenizer([answer for _, answer in texts], add_special_tokens=False).input_ids
+    return [
+        Example(prompt=tuple(prompt), target=(*answer, tokenizer.eos_token_id))
+        for prompt, answer in zip(prompts, answers, strict=True)
+    ]
 
 
 def hold_out(pairs: "Sequence[Pair]", count: int) -> "tuple[list[Pair], list[Pair]]":

@@ -176,6 +176,8 @@ def test_under_mini_the_rows_of_gpt2_m_and_l_are_one_run():
         assert m == large
         assert m.key == large.key
     assert scale(LanguageRecipe(dataset="dart"), "mini") is None
+    assert scale(LanguageRecipe(method="full"), "mini") is None
+    assert scale(LanguageRecipe(dataset="dart", method="full"), "lab").model == "smollm2"
 
 
 def test_the_coefficients_that_table_3_13_quantises_are_kept_and_no_others():

@@ -21,11 +21,8 @@ from effbook.experiments.nola.text_batches import (
 @pytest.fixture(scope="module")
 def toy():
     model, tokenizer = toy_lm()
-    examples = [
-        encode(tokenizer, pair.source + "\n", text)
-        for pair in load_pairs("toy-pairs", "dev")[:3]
-        for text in pair.references
-    ]
+    texts = [(pair.source + "\n", text) for pair in load_pairs("toy-pairs", "dev")[:3] for text in pair.references]
+    examples = encode(tokenizer, texts)
     return model.double(), tokenizer, examples
 
 

@@ -16,7 +16,7 @@ ADAPTERS = {"target": "qv", "rank": 2, "k": 16, "scale_c": 1.0, "lora_alpha": 8.
 
 def examples():
     _, tokenizer = toy_lm()
-    return [encode(tokenizer, p.source + "\n", p.references[0]) for p in load_pairs("toy-pairs", "train")[:10]]
+    return encode(tokenizer, [(p.source + "\n", p.references[0]) for p in load_pairs("toy-pairs", "train")[:10]])
 
 
 def adapted(**options):
