@@ -2,6 +2,8 @@
 
 from typing import Any
 
+SKIP = object()  # in a field's place: the recipe has no run under that profile
+
 # NOLA's k by the ratio of LoRA's rank-one counts, SmolLM2's 57,600 to GPT-2 M's 98,304 rounded down: k = 1000 becomes
 # 480, which is 57,600 coefficients (30 blocks x 2 layers x 2 x 480), exactly as many as LoRA of rank one.
 K_RATIO = 0.48
@@ -13,8 +15,6 @@ def stand_in(recipe: Any) -> str | object:
     The dissertation quotes full fine-tuning; all of SmolLM2's weights need float32 and minutes for 32 steps. To keep
     the chapter's runs within two hours, NOLA in the MLP runs at k = 1000 alone, and not at all with 0.35M parameters.
     """
-    from effbook.experiments.nola.profiles import SKIP
-
     too_many = recipe.method == "nola" and (recipe.k > 1000 or (recipe.target == "mlp" and recipe.k < 1000))
     return SKIP if recipe.dataset == "dart" or recipe.method == "full" or too_many else "smollm2"
 
