@@ -42,7 +42,7 @@ VISION = {
         "initialisations": 1,
     },
     "mini": {
-        # of ViT-L's rows only those with as many parameters as LoRA r = 1: the others would take the time of a third seed
+        # of ViT-L's rows only those with as many parameters as LoRA r = 1, for the sake of time
         "model": lambda r: SKIP if (r.model, r.k, r.method) == ("vit-l", 512, "nola") else SMALL_VIT.get(r.model, SKIP),
         "dataset": lambda r: SMALL_IMAGES.get(r.dataset, SKIP),
         "k": smaller_k,
