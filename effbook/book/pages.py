@@ -21,15 +21,24 @@ def write_generated(stage: Path, *, profile: str, version: str) -> None:
     listed = exhibits.exhibits_json()
     pages = {path.with_suffix("").relative_to(stage).as_posix() for path in stage.glob("notebooks/**/*.ipynb")}
     (stage / "book" / "exhibits.md").write_text(
-        EXHIBITS_INTRO + "```{raw} html\n" + exhibits_html(listed, profile=profile, pages=pages) + "\n```\n",
-        encoding="utf-8",
+        EXHIBITS_INTRO + raw(exhibits_html(listed, profile=profile, pages=pages)), encoding="utf-8"
     )
+    for folder in sorted(path.parent for path in (stage / "book").glob("*/runs.md")):  # included by a chapter's page
+        chapter = [one for one in listed if folder.name in one["systems"]]
+        table = exhibits_html(chapter, profile=profile, pages=pages, root="../../", filters=False)
+        (folder / "verdicts.md").write_text(raw(table), encoding="utf-8")
 
 
-def exhibits_html(listed: list[dict], *, profile: str, pages: set[str]) -> str:
+def raw(html: str) -> str:
+    """HTML as a block that MyST hands on as it is."""
+    return f"```{{raw}} html\n{html}\n```\n"
+
+
+def exhibits_html(listed: list[dict], *, profile: str, pages: set[str], root: str = "../", filters: bool = True) -> str:
     """The overview as one HTML table with a filter that works in the browser alone.
 
-    `listed` is what `effbook exhibits --json` prints; `pages` are the notebooks that the site has, without suffix.
+    `listed` is what `effbook exhibits --json` prints; `pages` are the notebooks that the site has, without suffix;
+    `root` leads from the page to the site's root.
     """
     verdicts = sorted({claim["verdicts"].get(profile, "not run") for one in listed for claim in one["claims"]})
     systems = sorted({system for one in listed for system in one["systems"]})
@@ -40,23 +49,21 @@ def exhibits_html(listed: list[dict], *, profile: str, pages: set[str]) -> str:
         f"{_select('Verdict', 'verdicts', verdicts)}"
         '<output aria-live="polite"></output></div>'
     )
-    head = f'<th scope="col">Exhibit</th><th scope="col">Claims and their verdicts {badge(profile)}</th>'
-    rows = "\n".join(_row(one, profile, pages) for one in listed)
+    head = '<th scope="col">Exhibit</th><th scope="col">Claims and their verdicts</th>'
+    rows = "\n".join(_row(one, profile, pages, root) for one in listed)
     return (
-        f'<div class="eff-exhibits">{controls}<div class="eff-scroll"><table class="eff-table">'
+        f'<div class="eff-exhibits">{controls if filters else ""}<div class="eff-scroll"><table class="eff-table">'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div></div>"
     )
 
 
-def _row(one: dict, profile: str, pages: set[str]) -> str:
+def _row(one: dict, profile: str, pages: set[str], root: str) -> str:
     page = one["notebook"].removesuffix(".ipynb")
     name = escape(one["id"])
-    link = f'<a href="../{page}.html">{name}</a>' if page in pages else f"<span>{name}</span>"
+    link = f'<a href="{root}{page}.html">{name}</a>' if page in pages else f"<span>{name}</span>"
     verdicts = [claim["verdicts"].get(profile, "not run") for claim in one["claims"]]
     claims = "".join(
-        f'<li><span class="eff-verdict eff-{verdict.replace(" ", "-")}">{SIGNS[verdict]} {escape(verdict)}</span> '
-        f"{escape(claim['text'])}</li>"
-        for claim, verdict in zip(one["claims"], verdicts, strict=True)
+        f"<li>{_chips(claim['verdicts'], profile)} {escape(claim['text'])}</li>" for claim in one["claims"]
     )
     data = {"systems": " ".join(one["systems"]), "kind": one["kind"], "verdicts": "|".join(dict.fromkeys(verdicts))}
     attributes = " ".join(f'data-{key}="{escape(value)}"' for key, value in data.items())
@@ -65,6 +72,16 @@ def _row(one: dict, profile: str, pages: set[str]) -> str:
         f'<tr id="{name}" {attributes}><th scope="row">{link}<br>{escape(one["title"])}<br>'
         f"<small>section {escape(one['section'])}; {escape(_runs(count, one.get('why')))}</small></th>"
         f"<td><ul>{claims}</ul></td></tr>"
+    )
+
+
+def _chips(verdicts: dict[str, str], profile: str) -> str:
+    """The verdict at this profile, and those that any other has come to, each with its badge."""
+    shown = {profile: verdicts.get(profile, "not run")}
+    shown |= {name: verdict for name, verdict in verdicts.items() if verdict != "not run"}
+    return " ".join(
+        f'<span class="eff-verdict eff-{verdict.replace(" ", "-")}">{SIGNS[verdict]} {verdict}</span> {badge(name)}'
+        for name, verdict in shown.items()
     )
 
 

@@ -49,10 +49,7 @@ class SubspaceRecipe(Recipe):
         # torch's and numpy's usual tolerance for a numerical rank
         tolerance = singular[0] * max(samples.shape) * torch.finfo(samples.dtype).eps
         rank = int((singular > tolerance).sum())
-        return Result(
-            metrics={"rank": rank, "coverage": rank / self.d**2, "samples": len(samples)},
-            series={"singular_values": (singular / singular[0]).tolist()},
-        )
+        return Result(metrics={"rank": rank, "coverage": rank / self.d**2, "samples": len(samples)})
 
 
 def sample(recipe: SubspaceRecipe):
