@@ -171,12 +171,13 @@ def test_the_defaults_are_the_dissertations():
 
 
 def test_under_mini_the_rows_of_gpt2_m_and_l_are_one_run():
-    for fields in ({"k": 500}, {"method": "lora", "rank": 1}, {"k": 1000, "ptq_bits": 4}):
+    for fields in ({"k": 250}, {"method": "lora", "rank": 1}, {"k": 1000, "ptq_bits": 4}):
         m, large = (scale(LanguageRecipe(model=model, **fields), "mini") for model in ("gpt2-m", "gpt2-l"))
         assert m == large
         assert m.key == large.key
     assert scale(LanguageRecipe(dataset="dart"), "mini") is None
     assert scale(LanguageRecipe(method="full"), "mini") is None
+    assert scale(LanguageRecipe(rank=4), "mini") is None  # left out for time
     assert scale(LanguageRecipe(dataset="dart", method="full"), "lab").model == "smollm2"
 
 
@@ -188,7 +189,7 @@ def test_the_coefficients_that_table_3_13_quantises_are_kept_and_no_others():
             {"method": "lora", "rank": 1},
             {"method": "nola", "rank": 8, "k": 1000, "ptq_bits": 3},
             {"method": "lora", "rank": 4},
-            {"method": "nola", "rank": 4, "k": 1000},
+            {"method": "nola", "rank": 1, "k": 1000},
             {"method": "nola", "rank": 8, "k": 1000, "qat_bits": 3},
             {"method": "nola", "rank": 8, "k": 1000, "dataset": "webnlg"},
         )
