@@ -27,7 +27,7 @@ TRUNCATED = {"blocks": 9, "pool": "avg"}
 
 def smaller_k(recipe: Any) -> int:
     """Keep NOLA's count against LoRA's: a third of rank 4 for ViT-B's rows, all or half of rank 1 for ViT-L's."""
-    return recipe.k * 3 // 8 if recipe.model == "vit-l" else recipe.k // 2
+    return recipe.k * 3 // 8 if recipe.model == "vit-l" and recipe.method == "nola" else recipe.k // 2
 
 
 VISION = {
