@@ -17,6 +17,7 @@ Every numbered table and figure that the companion knows, with what has been run
 def write_generated(stage: Path, *, profile: str, version: str) -> None:
     """Write the generated pages into the staging folder."""
     from effbook import exhibits
+    from effbook.experiments import ledger
 
     listed = exhibits.exhibits_json()
     pages = {path.with_suffix("").relative_to(stage).as_posix() for path in stage.glob("notebooks/**/*.ipynb")}
@@ -27,6 +28,24 @@ def write_generated(stage: Path, *, profile: str, version: str) -> None:
         chapter = [one for one in listed if folder.name in one["systems"]]
         table = exhibits_html(chapter, profile=profile, pages=pages, root="../../", filters=False)
         (folder / "verdicts.md").write_text(raw(table), encoding="utf-8")
+        (folder / "bench.md").write_text(bench_table(ledger.recorded(folder.name)), encoding="utf-8")
+
+
+def bench_table(entries: dict[str, dict]) -> str:
+    """A system's ledger as MyST: ratios with quartiles, both sides, the figure to reach and the reported one."""
+    if not entries:
+        return "Nothing is benched yet: `effbook bench` does it.\n"
+    lines = ["| what | ratio | both sides | to reach | reported |", "|---|---|---|---|---|"]
+    for name, entry in entries.items():
+        r = entry["ratio"]
+        spread = f" ({r['low']:.3g} to {r['high']:.3g}, {r['pairs']} pairs)" if r["pairs"] > 1 else ""
+        mark = {True: "✓ ", False: "✗ ", None: ""}[entry["reached"]]
+        sides = f"{r['a']:,.0f} / {r['b']:,.0f} {r['unit']}"
+        target = f"{mark}{entry['threshold']}".replace("<=", "≤").replace(">=", "≥")
+        lines.append(f"| {name} | {r['value']:.3g}{spread} | {sides} | {target} | {entry['reported']} |")
+    where = next(iter(entries.values()))["provenance"]
+    told = f"Medians, with quartiles over the pairs, on: {where['device']}, {where['threads']} threads."
+    return "\n".join([*lines, "", told, ""])
 
 
 def raw(html: str) -> str:

@@ -19,12 +19,12 @@ def stand_in(recipe: Any) -> str | object:
     if recipe.dataset == "webnlg":  # Table B.13: equal counts
         kept = recipe.target == "qv" and recipe.rank in (1, 8) and recipe.k == 1000
     elif recipe.method == "lora":
-        kept = recipe.ptq_bits in (None, 4, 3) and recipe.qat_bits in (None, 3)
-    else:  # ranks 8 and 1; a whole, a quarter and an eighth of the coefficients; MLP; quantised to 4 and 3 bits
+        kept = recipe.ptq_bits in (None, 8, 4, 3) and recipe.qat_bits in (None, 3)
+    else:  # ranks 8 and 1; a whole, a quarter and an eighth of the coefficients; MLP; quantised
         kept = (
             (recipe.rank, recipe.k) in {(8, 1000), (8, 250), (8, 125), (1, 1000)}
             and (recipe.target == "qv" or recipe.k == 1000)
-            and recipe.ptq_bits in (None, 4, 3)
+            and recipe.ptq_bits in (None, 8, 4, 3)
             and recipe.qat_bits in (None, 3)
         )
     return "smollm2" if kept else SKIP
