@@ -56,11 +56,15 @@ def run(
 ) -> None:
     """Run what is not recorded yet, and show the tables. A run that was interrupted goes on where it was."""
     from effbook import exhibits
+    from effbook.experiments import machine, records
     from effbook.experiments.execute import execute_all
 
     pairs = _pairs(what, profile, seeds)
+    lacks = {pair: machine.missing(pair[0].needs()) for pair in pairs if fresh or records.find(*pair) is None}
+    lacks = {pair: lack for pair, lack in lacks.items() if lack}
+    pairs = [pair for pair in pairs if pair not in lacks]
     try:
-        execute_all(pairs, jobs=jobs, fresh=fresh, quiet=quiet)
+        done = execute_all(pairs, jobs=jobs, fresh=fresh, quiet=quiet)
     except KeyboardInterrupt:
         typer.echo("effbook: interrupted; the same command again goes on from the last checkpoint.", err=True)
         raise typer.Exit(130) from None
@@ -68,6 +72,14 @@ def run(
     for name in exhibits.register():
         if name in what or (not set(what) <= set(exhibits.register()) and ran & _runs_of(name, profile)):
             exhibits.show_terminal(name, profile)
+    if lacks:
+        what_lacks = " and ".join(sorted({one for lack in lacks.values() for one in lack}))
+        raise EffbookError(
+            f"{len(lacks)} of {len(pairs) + len(lacks)} runs were left out, as they need {what_lacks}",
+            "run them on a machine that has it, or choose another profile",
+        )
+    if stale := sum(records.is_stale(record) for record in done):
+        raise EffbookError(f"{stale} of the records were made by other code", "recompute them with --fresh")
 
 
 @data_app.command("list")
@@ -86,7 +98,7 @@ def data_fetch(names: Names = None, quiet: Quiet = False) -> None:
     failures = []
     for name in _named(names):
         try:
-            path = data.fetch(name, progress=not quiet and sys.stderr.isatty())
+            path = data.fetch(name, progress=not quiet and sys.stderr.isatty(), recheck=bool(names))
             typer.echo(f"{name}: {path}")
         except EffbookError as error:
             if names and len(names) == 1:
@@ -108,7 +120,7 @@ def data_verify(
     for name in names or [name for name in data.manifests() if data.is_cached(name)]:
         problems = data.verify(name)
         typer.echo(f"{name}: {'; '.join(problems) if problems else 'verified'}")
-        damaged += [name] if problems else []
+        damaged += [name] if any(not problem.startswith("unpinned") for problem in problems) else []
     if damaged:
         raise EffbookError(f"{', '.join(damaged)} did not verify", f"run 'effbook data fetch {' '.join(damaged)}'")
 

@@ -70,6 +70,24 @@ def test_run_of_a_system_shows_the_tables_that_its_runs_are_in(effbook):
     assert effbook("run", "nola", "--profile", "smoke")[1] == "table tab-0.1 smoke\n"
 
 
+def test_records_of_other_code_are_shown_and_end_in_one_sentence(effbook, monkeypatch):
+    effbook("run", "tab-0.1")
+    monkeypatch.setattr(records, "is_stale", lambda record: True)
+    status, out, err = effbook("run", "tab-0.1")
+    assert status == 1
+    assert out == "table tab-0.1 mini\n"
+    assert "2 of the records were made by other code; recompute them with --fresh" in err
+
+
+def test_runs_that_the_machine_cannot_do_are_left_out_before_anything_starts(effbook, monkeypatch):
+    monkeypatch.setattr(Door, "needs", lambda self: ("program:no-such-program",) if self.seed else ())
+    status, _, err = effbook("run", "tab-0.1")
+    assert status == 1
+    assert "1 of 2 runs were left out, as they need" in err
+    assert "no-such-program" in err
+    assert [record.metrics["seed"] for record in records.all_records("mini")] == [0]
+
+
 def test_seeds_says_how_many(effbook):
     assert effbook("run", "tab-0.1", "--seeds", "3")[0] == 0
     assert sorted(record.metrics["seed"] for record in records.all_records("mini")) == [0, 1, 2]
@@ -152,8 +170,16 @@ def test_data_list_and_verify_tell_the_cache(effbook, monkeypatch):
     assert f"effbook data fetch {name}" in err
 
 
+def test_what_has_no_published_checksum_is_told_but_is_no_damage(effbook, monkeypatch):
+    monkeypatch.setattr(data, "verify", lambda one: ["unpinned: its home publishes no checksum"])
+    status, out, _ = effbook("data", "verify", "alpaca")
+    assert status == 0
+    assert "unpinned" in out
+
+
 def test_data_fetch_goes_on_past_one_that_fails_and_exits_with_1(effbook, monkeypatch, tmp_path):
-    def fetch(name, *, progress=False):
+    def fetch(name, *, progress=False, recheck=False):
+        assert recheck  # a name given: its files are read again, byte by byte
         if name == "digits":
             raise EffbookError("digits could not be fetched", "try later")
         return tmp_path / name

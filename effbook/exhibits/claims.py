@@ -130,6 +130,9 @@ def _decide(test: Test, tables: Tables, profile: str) -> Outcome:
         return Outcome(test=test, verdict=_place(compared, compared, test), estimate=compared, half_width=0.0)
     if profile == "smoke":
         return Outcome(test=test, verdict="not run", why="the numbers of smoke mean nothing")
+    if profile != "paper" and any(tables(c.exhibit).exhibit.column(c.column).timed for c in test.cells):
+        why = f"times of separate {profile} runs are no measure; effbook bench times both sides in turns"
+        return Outcome(test=test, verdict="not run", why=why)
     seeds = sorted(set(left.by_seed or right.by_seed or ()) & set(right.by_seed or left.by_seed or ()))
     pairs = [_compare(_at(left, seed), _at(right, seed), test) for seed in seeds]
     if None in pairs:

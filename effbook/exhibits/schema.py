@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.\-_]*$")]
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
-Fields = dict[str, str | int | float | bool | None]  # of a recipe, at paper scale
+Fields = dict[str, str | int | float | bool | tuple[float, ...] | None]  # of a recipe, at paper scale
 Op = Literal[">", ">=", "<", "<="]
 
 NUMBER = re.compile(r"^-?\d+(,\d{3})*(\.\d+)?$")
@@ -25,7 +25,8 @@ class Column(Part):
 
     `metric` names it in the record; `scale` turns the record's unit into the column's. `recipe` holds the fields in
     which this column's run differs from the row's. Arithmetic columns are counts, known without a run; `mega` is the
-    number that the table prints as 1M (some divide by 2^20), and 1K is a thousandth of it.
+    number that the table prints as 1M (some divide by 2^20), and 1K is a thousandth of it. `timed` columns are
+    wall-clock times of separate runs: claims on them are judged under `paper` only.
     """
 
     id: Name
@@ -37,6 +38,7 @@ class Column(Part):
     group: str = ""
     recipe: Fields = {}
     arithmetic: bool = False
+    timed: bool = False
     mega: int = 1_000_000
 
 

@@ -97,7 +97,8 @@ class Context:
         try:
             content = json.loads((self.folder / _MARKER).read_text())
             state = _unpack(content["skeleton"], load_file(self.folder / content["file"]))
-            self.seconds_before, self.peak_before_bytes = content["seconds"], content["peak_bytes"]
+            if self._last_step is None:  # else it is this process's own checkpoint, whose time is counted already
+                self.seconds_before, self.peak_before_bytes = content["seconds"], content["peak_bytes"]
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             self.display.say(f"an earlier checkpoint cannot be read ({type(error).__name__}); the run starts anew")
             (self.folder / _MARKER).unlink(missing_ok=True)

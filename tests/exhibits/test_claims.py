@@ -210,3 +210,12 @@ def test_an_unknown_claim_is_refused_with_those_that_are_there():
 
     with pytest.raises(EffbookError, match="it has pranc-linear"):
         verdict("linear", "fig-3.7", "paper")
+
+
+def test_times_of_separate_runs_are_no_verdict_below_paper():
+    from effbook.exhibits import exhibit
+    from effbook.exhibits.claims import judge
+
+    found = judge("shared-as-fast", exhibit("tab-3.11"), "mini")
+    assert found.verdict == "not run"
+    assert "in turns" in found.outcomes[0].why or "recorded" in found.outcomes[0].why

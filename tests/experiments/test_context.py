@@ -137,3 +137,17 @@ def test_a_terminal_gets_a_bar(monkeypatch):
 
 def test_times_are_told_for_people():
     assert [duration(s) for s in (5, 99, 600, 7200)] == ["5 s", "99 s", "10 min", "2.0 h"]
+
+
+def test_reading_its_own_checkpoint_counts_no_time_twice(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("effbook.experiments.context.time.perf_counter", lambda: now[0])
+    context = Context(profile="smoke", folder=tmp_path)
+    now[0] = 110.0
+    context.checkpoint({"x": torch.ones(1)}, 1, {})
+    context.resume()
+    assert context.seconds == 10
+    later = Context(profile="smoke", folder=tmp_path)
+    later.resume()
+    now[0] = 115.0
+    assert later.seconds == 15

@@ -15,7 +15,7 @@ from effbook.errors import EffbookError
 from effbook.experiments.ledger import Ratio, compare, ratio, register_bench
 
 LORA = r".*attn\.qkv\.(q|v)"  # the same layers on both sides
-K = 512  # `mini` has 12 layers x 2 x 2 x 512 = a third of LoRA's parameters at rank 4
+K = 512  # 9 blocks x 2 x 2 x 512 coefficients: a third of LoRA's parameters at rank 4, as in `mini`
 
 
 def vit_step(kind: str) -> Callable[[], None]:
@@ -177,14 +177,17 @@ def skeleton():
     return meta("smollm2").to_empty(device="cpu").requires_grad_(False)
 
 
-def checkpoint_size(bits: int) -> tuple[int, int]:
-    """Return the bytes of a NOLA checkpoint (SmolLM2-135M, Q and V, k = l = 480) and its number of coefficients."""
+QV, ALL = ("q_proj", "v_proj"), ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def checkpoint_size(bits: int, targets: tuple[str, ...] = QV, k: int = 480) -> tuple[int, int]:
+    """Return the bytes of a NOLA checkpoint of SmolLM2-135M, k = l, and its number of coefficients."""
     import torch
 
     from effbook.nola import NOLASettings, adapt, count_parameters
     from effbook.nola.checkpoint import save
 
-    model = adapt(skeleton(), NOLASettings(k=480, l=480, rank=8), targets=["q_proj", "v_proj"])
+    model = adapt(skeleton(), NOLASettings(k=k, l=k, rank=8), targets=list(targets))
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in model.parameters():
@@ -196,9 +199,9 @@ def checkpoint_size(bits: int) -> tuple[int, int]:
         return path.stat().st_size, count_parameters(model)
 
 
-def checkpoint_beside_bound(bits: int) -> Ratio:
+def checkpoint_beside_bound(bits: int, targets: tuple[str, ...] = QV, k: int = 480) -> Ratio:
     """Bytes shipped over coefficients x bits / 8 + 1 KiB."""
-    size_bytes, count = checkpoint_size(bits)
+    size_bytes, count = checkpoint_size(bits, targets, k)
     return ratio(size_bytes, count * bits / 8 + 1024, "bytes")
 
 
@@ -209,7 +212,7 @@ def checkpoint_beside_lora(bits: int) -> Ratio:
     model = get_peft_model(skeleton(), LoraConfig(r=1, target_modules=["q_proj", "v_proj"]))
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        lora_bytes = sum(f.stat().st_size for f in Path(folder).glob("adapter_*"))
+        lora_bytes = (Path(folder) / "adapter_model.safetensors").stat().st_size
     return ratio(checkpoint_size(bits)[0], lora_bytes, "bytes")
 
 
@@ -249,5 +252,8 @@ for _bits in (16, 8, 4, 3, 2):
         "<= 1",
     )
     register_bench("nola", f"checkpoint: {_bits} bits / LoRA r=1 of peft", lambda b=_bits: checkpoint_beside_lora(b))
+register_bench(  # Table 3.14's shape: 420 vectors of 16, each with a scale of two bytes
+    "nola", "checkpoint: 4 bits, 210 layers / bound", lambda: checkpoint_beside_bound(4, ALL, 16), "<= 1"
+)
 register_bench("nola", "fused kernel / held basis at memory's speed", fused_beside_held, needs=("cuda",))
 register_bench("nola", "basis: equal bits on CPU and CUDA", cpu_beside_cuda, ">= 1", needs=("cuda",))
