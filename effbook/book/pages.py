@@ -95,13 +95,20 @@ def _row(one: dict, profile: str, pages: set[str], root: str) -> str:
 
 
 def _chips(verdicts: dict[str, str], profile: str) -> str:
-    """The verdict at this profile, and those that any other has come to, each with its badge."""
+    """The verdict at this profile, and those that any other has come to, each with its badge.
+
+    Smoke gives a verdict on counts alone, which no profile changes: those are shown once.
+    """
+    if (counted := verdicts.get("smoke", "not run")) != "not run":
+        return _chip(counted, badge("paper", arithmetic=True))
     shown = {profile: verdicts.get(profile, "not run")}
     shown |= {name: verdict for name, verdict in verdicts.items() if verdict != "not run"}
-    return " ".join(
-        f'<span class="eff-verdict eff-{verdict.replace(" ", "-")}">{SIGNS[verdict]} {verdict}</span> {badge(name)}'
-        for name, verdict in shown.items()
-    )
+    return " ".join(_chip(verdict, badge(name)) for name, verdict in shown.items())
+
+
+def _chip(verdict: str, scale: str) -> str:
+    kind = verdict.replace(" ", "-")
+    return f'<span class="eff-verdict eff-{kind}">{SIGNS[verdict]} {verdict}</span> {scale}'
 
 
 def _runs(count: dict, why: str | None) -> str:

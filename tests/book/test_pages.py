@@ -41,3 +41,12 @@ def test_a_verdict_of_another_scale_is_shown_with_its_own_badge():
 def test_a_chapters_table_links_from_its_own_folder():
     html = pages.exhibits_html([ONE], profile="mini", pages={"notebooks/nola/scratch"}, root="../../")
     assert 'href="../../notebooks/nola/scratch.html"' in html
+
+
+def test_a_claim_on_counts_alone_has_one_verdict_at_paper_scale():
+    counted = {name: "holds" for name in ("smoke", "mini", "lab", "paper")}
+    one = ONE | {"claims": [{"id": "a", "text": "It is small.", "verdicts": counted}]}
+    html = pages.exhibits_html([one], profile="mini", pages=set(), filters=False)
+    assert html.count("holds</span>") == 1
+    assert "paper, arithmetic" in html
+    assert "eff-mini" not in html
