@@ -76,9 +76,12 @@ def html(exhibit_id: str, profile: str, *, plot: bool = True) -> str:
 
 
 def table_html(table: Table) -> str:
-    """The table alone: for each row the reported line, and below it the measured one with its badge."""
+    """The table alone: for each row the reported line, and below it the measured one with its badge.
+
+    A column of counts has its badge in its head; a line with nothing but counts says so.
+    """
     found = table.exhibit
-    head = "".join(f'<th scope="col">{escape(heading(column))}</th>' for column in found.columns)
+    head = "".join(f'<th scope="col">{_head(column)}</th>' for column in found.columns)
     lines, group = [], ""
     for row in found.rows:
         if row.group and row.group != group:
@@ -93,12 +96,19 @@ def table_html(table: Table) -> str:
         )
         if any(cell.value is not None for cell in cells):
             ours = "".join(f"<td>{_ours(row, c, cell)}</td>" for c, cell in zip(found.columns, cells, strict=True))
-            lines.append(f'<tr class="eff-measured"><th scope="row">measured {badge(table.profile)}</th>{ours}</tr>')
+            ran = any(c.value is not None and not k.arithmetic for k, c in zip(found.columns, cells, strict=True))
+            name = f"measured {badge(table.profile)}" if ran else f"counted {badge('paper', arithmetic=True)}"
+            lines.append(f'<tr class="eff-measured"><th scope="row">{name}</th>{ours}</tr>')
     body = "\n".join(lines)
     return (
         f'<div class="eff-scroll" tabindex="0" role="region" aria-label="{escape(found.title)}"><table>'
         f'<thead><tr><th scope="col"></th>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
     )
+
+
+def _head(column: Column) -> str:
+    text = escape(heading(column))
+    return f"{text} {badge('paper', arithmetic=True)}" if column.arithmetic else text
 
 
 def _printed(row: Row, column: Column) -> str:
@@ -112,12 +122,15 @@ def _ours(row: Row, column: Column, cell: Measured) -> str:
     state = state_text(cell)
     if cell.value is None:
         return f"<small>{escape(state)}</small>"
-    text = escape(measured_text(row, column, cell))
+    text, title = escape(measured_text(row, column, cell)), ""
+    if column.arithmetic:  # in the table's own form; to the digit on hovering, and in full where the two differ
+        title = f' title="{round(cell.value):,}"'
+        if count_mark(row, column, cell) != "differs":
+            text = text.partition(" (")[0]
     if cell.paths and cell.profile != "smoke":
-        text = f'<a href="{RECORDS}{cell.paths[0]}">{text}</a>'
-    if column.arithmetic:
-        text += " " + badge("paper", arithmetic=True)
-        text += " <small>differs</small>" if count_mark(row, column, cell) == "differs" else ""
+        text = f'<a href="{RECORDS}{cell.paths[0]}"{title}>{text}</a>'
+    if column.arithmetic and count_mark(row, column, cell) == "differs":
+        text += " <small>differs</small>"
     return text + (f" <small>{escape(state)}</small>" if state else "")
 
 
