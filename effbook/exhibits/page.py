@@ -123,10 +123,9 @@ def _ours(row: Row, column: Column, cell: Measured) -> str:
     if cell.value is None:
         return f"<small>{escape(state)}</small>"
     text, title = escape(measured_text(row, column, cell)), ""
-    if column.arithmetic:  # in the table's own form; to the digit on hovering, and in full where the two differ
+    if column.arithmetic:  # in the table's own form, and to the digit on hovering
         title = f' title="{round(cell.value):,}"'
-        if count_mark(row, column, cell) != "differs":
-            text = text.partition(" (")[0]
+        text = text.partition(" (")[0]
     if cell.paths and cell.profile != "smoke":
         text = f'<a href="{RECORDS}{cell.paths[0]}"{title}>{text}</a>'
     if column.arithmetic and count_mark(row, column, cell) == "differs":
