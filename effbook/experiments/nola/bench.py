@@ -18,6 +18,22 @@ LORA = r".*attn\.qkv\.(q|v)"  # the same layers on both sides
 K = 512  # 9 blocks x 2 x 2 x 512 coefficients: a third of LoRA's parameters at rank 4, as in `mini`
 
 
+def training_step(model, x, y) -> Callable[[], None]:
+    """Return one step of Adam on a batch, the same for every side of a ratio."""
+    import torch
+    from torch import nn
+
+    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+
+    def step() -> None:
+        loss = nn.functional.cross_entropy(model(x), y)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+    return step
+
+
 def vit_step(kind: str) -> Callable[[], None]:
     """Return one training step of a ViT-S/14 at `mini` shapes; random weights do, as no step looks at their values."""
     import timm
@@ -40,15 +56,7 @@ def vit_step(kind: str) -> Callable[[], None]:
             body = adapt(body, settings, targets=LORA)
         model = nn.Sequential(body, nn.Linear(384, 10)).to(device).train()
         x, y = torch.randn(64, 3, 84, 84, device=device), torch.randint(10, (64,), device=device)
-    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-3)
-
-    def step() -> None:
-        loss = nn.functional.cross_entropy(model(x), y)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-
-    return step
+    return training_step(model, x, y)
 
 
 def shared_beside_lora() -> Ratio:
@@ -95,15 +103,7 @@ def resnet18_step(method: str) -> Callable[[], None]:
     batch, size_px = (256, 224) if gpu else (8, 64)
     x = torch.randn(batch, 3, size_px, size_px, generator=draw).to(device)
     y = torch.randint(100, (batch,), generator=draw).to(device)
-    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-3)
-
-    def step() -> None:
-        loss = nn.functional.cross_entropy(model(x), y)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-
-    return step
+    return training_step(model, x, y)
 
 
 def pranc_beside_nola() -> Ratio:
