@@ -5,7 +5,7 @@ the margin decides: wholly on the right side, the test holds; wholly on the wron
 Fewer than three seeds decide nothing, unless both sides are arithmetic.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +19,7 @@ Verdict = Literal["holds", "fails", "undecided", "not run"]
 VERDICTS: tuple[Verdict, ...] = ("holds", "fails", "undecided", "not run")
 LEAST_SEEDS = 3
 NOT_YET = "not run yet"
+PAPER_ONLY = "it compares with a number of the dissertation's scale"
 
 Tables = Callable[[str | None], Table]  # None: the claim's own exhibit
 
@@ -78,8 +79,10 @@ def verdict(claim: Claim | str, of: Exhibit | str, profile: str) -> Verdict:
     return judge(claim, of, profile).verdict
 
 
-def judge(claim: Claim | str, of: Exhibit | str, profile: str, table: Table | None = None) -> Judgement:
-    """The verdict on a claim with all that it rests on; `table` spares reading the records again."""
+def judge(
+    claim: Claim | str, of: Exhibit | str, profile: str, table: Table | None = None, others: Sequence[Table] = ()
+) -> Judgement:
+    """The verdict on a claim with all that it rests on; `table` and `others`, if given, stand for the records."""
     found = exhibit(of) if isinstance(of, str) else of
     if isinstance(claim, str):
         known = [c.id for c in found.claims]
@@ -87,7 +90,7 @@ def judge(claim: Claim | str, of: Exhibit | str, profile: str, table: Table | No
             raise EffbookError(f"{found.id} has no claim {claim!r}", f"it has {', '.join(known) or 'none'}")
         claim = found.claim(claim)
     own = table or measured(found, profile)
-    seen: dict[str, Table] = {found.id: own}
+    seen: dict[str, Table] = {found.id: own, **{other.exhibit.id: other for other in others}}
 
     def tables(exhibit_id: str | None) -> Table:
         name = exhibit_id or found.id
@@ -95,13 +98,13 @@ def judge(claim: Claim | str, of: Exhibit | str, profile: str, table: Table | No
             seen[name] = measured(name, profile)
         return seen[name]
 
-    outcomes = tuple(_decide(test, tables, profile) for test in claim.tests)
+    arithmetic = all(tables(c.exhibit).cell(c.row, c.column).exact for test in claim.tests for c in test.cells)
+    if claim.paper_only and profile != "paper" and not arithmetic:
+        outcomes = tuple(Outcome(test=test, verdict="not run", why=PAPER_ONLY) for test in claim.tests)
+    else:
+        outcomes = tuple(_decide(test, tables, profile) for test in claim.tests)
     return Judgement(
-        claim=claim,
-        profile=profile,
-        verdict=_join(claim, outcomes),
-        outcomes=outcomes,
-        arithmetic=all(tables(c.exhibit).cell(c.row, c.column).exact for test in claim.tests for c in test.cells),
+        claim=claim, profile=profile, verdict=_join(claim, outcomes), outcomes=outcomes, arithmetic=arithmetic
     )
 
 

@@ -93,7 +93,7 @@ def _cell(found: Exhibit, row: Row, column: Column, profile: str) -> Measured:
     known: dict[str, Any] = {"row": row.id, "column": column.id, "profile": scale, "exact": column.arithmetic}
     recipe = recipe_of(found, row, column)
     if recipe is None:
-        return Measured(state="none", note=row.waits_for or "", **known)
+        return Measured(state="none", note=found.missing(row), **known)
     runs = runs_of(recipe, scale)
     if not runs:
         return Measured(state="no run", note=f"{recipe.name} has no {scale} run for this cell", **known)

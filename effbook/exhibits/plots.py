@@ -49,9 +49,9 @@ def names(found: Exhibit, rows: Sequence[Row]) -> list[str]:
 
 
 def number(text: str, mega: int = 1_000_000) -> float:
-    """A printed value as a number: "47K" is 47,000, or 49,283 where the table's K is 2^20 / 1000."""
-    unit = {"K": mega / 1000, "M": float(mega)}.get(text[-1], 1.0)
-    return float(text.rstrip("KM").replace(",", "")) * unit
+    """A printed value as a number: "47K" is 47,000, or 49,283 where the table's K is 2^20 / 1000; "48h" is 2880 min."""
+    unit = {"K": mega / 1000, "M": float(mega), "B": 1000.0 * mega, "h": 60.0}.get(text[-1], 1.0)
+    return float(text.rstrip("KMBh").replace(",", "")) * unit
 
 
 def _dots(table: Table, columns: list[Column]) -> Figure:

@@ -10,8 +10,9 @@ Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 Fields = dict[str, str | int | float | bool | tuple[float, ...] | None]  # of a recipe, at paper scale
 Op = Literal[">", ">=", "<", "<="]
 
-NUMBER = re.compile(r"^-?\d+(,\d{3})*(\.\d+)?$")
-COUNT = re.compile(r"^\d+(,\d{3})*(\.\d+)?[KM]?$")
+Chapter = Literal["introduction", "cmsf", "simreg", "compgs", "nola", "slowformer"]
+
+PRINTED = re.compile(r"^-?\d+(,\d{3})*(\.\d+)?[KMBh]?$")  # h: hours in a column of minutes
 
 
 class Part(BaseModel):
@@ -21,12 +22,13 @@ class Part(BaseModel):
 
 
 class Column(Part):
-    """One measured quantity.
+    """One quantity.
 
-    `metric` names it in the record; `scale` turns the record's unit into the column's. `recipe` holds the fields in
-    which this column's run differs from the row's. Arithmetic columns are counts, known without a run; `mega` is the
-    number that the table prints as 1M (some divide by 2^20), and 1K is a thousandth of it. `timed` columns are
-    wall-clock times of separate runs: claims on them are judged under `paper` only.
+    A `setting` is what the row was run with, as printed (a number of epochs, a yes): it is never measured. For the
+    others, `metric` names it in the record; `scale` turns the record's unit into the column's. `recipe` holds the
+    fields in which this column's run differs from the row's. Arithmetic columns follow from the settings, without a
+    run; `mega` is the number that the table prints as 1M (some divide by 2^20), and 1K is a thousandth of it. `timed`
+    columns are wall-clock times of separate runs: claims on them are judged under `paper` only.
     """
 
     id: Name
@@ -37,43 +39,52 @@ class Column(Part):
     scale: float = 1.0
     group: str = ""
     recipe: Fields = {}
+    setting: bool = False
     arithmetic: bool = False
     timed: bool = False
     mega: int = 1_000_000
+
+    @model_validator(mode="after")
+    def _is_set_or_measured(self) -> "Column":
+        if self.setting and (self.metric or self.arithmetic or self.direction != "none"):
+            raise ValueError(f"column {self.id}: a setting has no metric, no arithmetic and no direction")
+        return self
 
 
 class Row(Part):
     """One line of a table or one curve of a figure.
 
-    `own`: the authors' method. `rerun`: a rival that they ran themselves. `quoted`: numbers of another paper.
-    A null value has its reason in `notes`. `count` is the recipe of the arithmetic columns, where it does not follow
-    from `recipe`. `waits_for` says what is missing where no recipe can measure the row.
+    `own`: the authors' method, run by them. `rerun`: a rival that they ran themselves. `computed`: they worked it out
+    and ran nothing. `quoted`: numbers of another paper; no claim reads them, unless the row has a recipe and we run it.
+    A null value has its reason in `notes`; a note beside a value says what a reader must know of that cell.
+    `footnotes` gives the marks as printed, by column, or under "row" for the whole row. `marks` keeps boldface (best)
+    and underlines (near). `count` is the recipe of the arithmetic columns, where it does not follow from `recipe`;
+    `by_column` holds the fields in which the recipe of a single cell differs.
+    `waits_for` says what is missing where no recipe measures the row, if it is not what the exhibit waits for.
     """
 
     id: Name
     label: dict[str, str]
     group: str = ""
-    origin: Literal["own", "rerun", "quoted"]
+    origin: Literal["own", "rerun", "computed", "quoted"]
     recipe: Fields | None = None
     count: Fields | None = None
+    by_column: dict[str, Fields] = {}
     waits_for: str | None = None
     values: dict[str, str | None] = {}
     spreads: dict[str, str] = {}
     marks: dict[str, Literal["best", "near"]] = {}
+    footnotes: dict[str, Text] = {}
     notes: dict[str, Text] = {}
 
     @model_validator(mode="after")
-    def _says_how_it_is_measured(self) -> "Row":
+    def _is_told_in_full(self) -> "Row":
         for which in (self.recipe, self.count):
             if which is not None and not isinstance(which.get("name"), str):
                 raise ValueError(f"row {self.id}: a recipe needs its name")
-        if self.recipe is None and self.count is None and not self.waits_for:
-            raise ValueError(f"row {self.id}: without a recipe, waits_for must say what is missing")
         for column, value in self.values.items():
             if value is None and column not in self.notes:
                 raise ValueError(f"row {self.id}: the value of {column} is null, so notes must give the reason")
-            if value is not None and not COUNT.match(value) and not NUMBER.match(value):
-                raise ValueError(f"row {self.id}: {column} = {value!r} is not a number as printed")
         return self
 
     @property
@@ -145,7 +156,9 @@ class Claim(Part):
     """A sentence of the dissertation as tests.
 
     `all`: holds if every test holds. `most`: holds if more than `share` of the tests that ran hold. With `partial`,
-    also an `all` claim is judged on the tests that ran, where a profile runs only some of the data sets.
+    also an `all` claim is judged on the tests that ran, where a profile runs only some of the data sets. `paper_only`:
+    a test compares with a number of the dissertation's scale, so that no other profile can judge it. `disputed`: the
+    dissertation's own printed values contradict the sentence, as an erratum of the exhibit says.
     """
 
     id: Name
@@ -155,6 +168,8 @@ class Claim(Part):
     most: tuple[Test, ...] = ()
     share: float = 0.5
     partial: bool = False
+    paper_only: bool = False
+    disputed: bool = False
     note: str = ""
 
     @model_validator(mode="after")
@@ -176,22 +191,51 @@ class Erratum(Part):
     decided: Text
 
 
+class Reading(Part):
+    """What the text that we read, a machine's reading of a PDF, has garbled, and what was decided from the context."""
+
+    where: Text
+    read: Text  # as it stands in our text
+    taken: Text  # as the exhibit has it
+    because: Text
+
+
+class Drawing(Part):
+    """What a figure shows: its form, its axes and series, what the text gives of its values, what draws it anew."""
+
+    form: Literal["diagram", "curve", "bars", "scatter", "histogram", "photographs", "visualisation"]
+    shows: Text
+    x: str = ""
+    y: str = ""
+    series: tuple[Text, ...] = ()
+    given: Text
+    drawn_by: Text
+
+
 class Exhibit(Part):
-    """A numbered table or figure, or (kind prose, counted apart) numbers that stand in the text only."""
+    """A numbered table or figure, or (kind prose, counted apart) numbers that stand in the text only.
+
+    `waits_for` says what must be built before the rows without a recipe can be measured; it holds for all rows that do
+    not say otherwise. `footnotes` spells out the marks that rows carry.
+    """
 
     id: Annotated[str, StringConstraints(pattern=r"^(tab|fig|prose)-[A-Z0-9]+(\.\d+)+(-[a-z]+)?$")]
     kind: Literal["table", "figure", "prose"]
     title: Text
     caption: str = ""
     section: Text
-    chapter: Text
+    chapter: Chapter
     notebook: Text
-    systems: Annotated[tuple[Literal["cmsf", "simreg", "compgs", "nola", "slowformer"], ...], Field(min_length=1)]
+    systems: tuple[Literal["cmsf", "simreg", "compgs", "nola", "slowformer"], ...]
     why: str | None = None  # why no value is reported, or why the exhibit is not measured
+    waits_for: Text | None = None
+    figure: Drawing | None = None
     columns: tuple[Column, ...] = ()
     rows: tuple[Row, ...] = ()
+    footnotes: dict[str, Text] = {}
     claims: tuple[Claim, ...] = ()
     errata: tuple[Erratum, ...] = ()
+    set_right: tuple[Reading, ...] = ()
     draw: dict[str, str] = {}  # for figures: x, the number a column stands for
 
     @model_validator(mode="after")
@@ -199,6 +243,10 @@ class Exhibit(Part):
         prefix = {"table": "tab-", "figure": "fig-", "prose": "prose-"}[self.kind]
         if not self.id.startswith(prefix):
             raise ValueError(f"a {self.kind} has an id that starts with {prefix}")
+        if not self.systems and self.chapter != "introduction":
+            raise ValueError("systems is empty")
+        if (self.kind == "figure") != (self.figure is not None):
+            raise ValueError("a figure says under `figure` what it shows, and nothing else does")
         for what, ids in (
             ("column", [c.id for c in self.columns]),
             ("row", [r.id for r in self.rows]),
@@ -206,18 +254,38 @@ class Exhibit(Part):
         ):
             if doubled := sorted({i for i in ids if ids.count(i) > 1}):
                 raise ValueError(f"{what} {doubled[0]} is there twice")
-        columns = {c.id for c in self.columns}
         for row in self.rows:
-            for part in ("values", "spreads", "marks", "notes"):
-                if strange := sorted(set(getattr(row, part)) - columns):
-                    raise ValueError(f"row {row.id}: {part} names the column {strange[0]}, which is not there")
+            self._check_row(row)
         for claim in self.claims:
-            for cell in (c for test in claim.tests for c in test.cells if c.exhibit is None):
-                if cell.column not in columns or cell.row not in {r.id for r in self.rows}:
-                    raise ValueError(f"claim {claim.id}: there is no cell {cell.row} / {cell.column}")
+            self._check_claim(claim)
         if not self.reported and not self.why:
             raise ValueError("why must say why no value is reported")
         return self
+
+    def _check_row(self, row: Row) -> None:
+        columns = {c.id for c in self.columns}
+        for part in ("values", "spreads", "marks", "footnotes", "notes", "by_column"):
+            if strange := sorted(set(getattr(row, part)) - columns - ({"row"} if part == "footnotes" else set())):
+                raise ValueError(f"row {row.id}: {part} names the column {strange[0]}, which is not there")
+        for column, value in row.values.items():
+            if value is not None and not self.column(column).setting and not PRINTED.match(value):
+                raise ValueError(f"row {row.id}: {column} = {value!r} is not a number as printed")
+        for mark in row.footnotes.values():
+            if mark not in self.footnotes:
+                raise ValueError(f"row {row.id}: the footnote mark {mark!r} is not spelled out under footnotes")
+        if row.origin != "quoted" and not (row.recipe or row.count or row.waits_for or self.waits_for):
+            raise ValueError(f"row {row.id}: without a recipe, waits_for must say what is missing")
+
+    def _check_claim(self, claim: Claim) -> None:
+        for cell in (c for test in claim.tests for c in test.cells if c.exhibit is None):
+            row = next((r for r in self.rows if r.id == cell.row), None)
+            column = next((c for c in self.columns if c.id == cell.column), None)
+            if row is None or column is None:
+                raise ValueError(f"claim {claim.id}: there is no cell {cell.row} / {cell.column}")
+            if column.setting:
+                raise ValueError(f"claim {claim.id}: {cell.column} is a setting, which nothing measures")
+            if row.origin == "quoted" and row.recipe is None and not column.arithmetic:
+                raise ValueError(f"claim {claim.id}: {cell.row} is quoted and never measured, so it gets no verdict")
 
     @property
     def reported(self) -> bool:
@@ -232,6 +300,10 @@ class Exhibit(Part):
         """The column of that id."""
         return next(c for c in self.columns if c.id == column_id)
 
+    def missing(self, row: Row) -> str:
+        """What a row without a recipe waits for."""
+        return row.waits_for or ("" if row.origin == "quoted" else self.waits_for or "")
+
     def claim(self, claim_id: str) -> Claim:
         """The claim of that id."""
         return next(c for c in self.claims if c.id == claim_id)
@@ -240,7 +312,7 @@ class Exhibit(Part):
         """Name and paper-scale fields of the recipe that measures a cell, or None."""
         if column.arithmetic:
             if row.count is not None:
-                return dict(row.count)
+                return {**row.count, **column.recipe, **row.by_column.get(column.id, {})}
             if row.recipe is None or row.recipe.get("name") not in COUNTED:
                 return None
             kept = {f: v for f, v in row.recipe.items() if f in ("model", "method", "target", "rank", "k")}
@@ -249,7 +321,7 @@ class Exhibit(Part):
             return {"name": "nola-count", **kept}
         if row.recipe is None or column.metric is None:
             return None
-        return {**row.recipe, **column.recipe}
+        return {**row.recipe, **column.recipe, **row.by_column.get(column.id, {})}
 
 
 COUNTED = ("nola-language", "nola-vision", "nola-instruction")  # whose counts follow from the row's own fields

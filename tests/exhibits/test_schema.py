@@ -53,12 +53,38 @@ def test_an_unknown_key_is_refused_in_a_sentence_with_file_and_key(tmp_path, fie
         (("kind",), "figure", "starts with fig-"),
         (("systems",), ["nolla"], "nola"),
         (("rows", 0, "origin"), "stolen", "own"),
+        (("rows", 0, "footnotes"), {"accuracy": "*"}, "not spelled out"),
+        (("rows", 0, "footnotes"), {"speed": "*"}, "names the column speed"),
+        (("columns", 1, "setting"), True, "a setting has no metric"),
+        (("figure",), {"form": "curve", "shows": "a line", "given": "none", "drawn_by": "nobody"}, "nothing else does"),
     ],
 )
 def test_what_does_not_fit_together_is_refused_in_a_sentence(tmp_path, fields, place, value, sentence):
     with pytest.raises(EffbookError, match=sentence) as caught:
         read(written(tmp_path, change(fields, *place, value=value)))
     assert str(caught.value).count("\n") == 0
+
+
+def test_a_setting_may_be_any_text_and_no_claim_reads_it(tmp_path, fields):
+    fields["columns"].append({"id": "epochs", "label": "Epochs", "setting": True})
+    fields["rows"][0]["values"]["epochs"] = "200 (x2)"
+    assert read(written(tmp_path, fields)).row("a").values["epochs"] == "200 (x2)"
+    with pytest.raises(EffbookError, match="epochs is a setting"):
+        read(written(tmp_path, change(fields, "claims", 0, "all", 0, "left", "column", value="epochs")))
+
+
+def test_a_quoted_row_that_nobody_here_runs_gets_no_verdict(tmp_path, fields):
+    fields["rows"][1] |= {"origin": "quoted", "recipe": None}
+    with pytest.raises(EffbookError, match="quoted and never measured"):
+        read(written(tmp_path, fields))
+    fields["claims"] = []
+    assert read(written(tmp_path, fields)).row("b").origin == "quoted"
+
+
+def test_rows_without_a_recipe_wait_for_what_their_exhibit_waits_for(tmp_path, fields):
+    fields["rows"][0]["recipe"] = None
+    found = read(written(tmp_path, fields | {"waits_for": "The recipes of the chapter."}))
+    assert found.missing(found.row("a")) == "The recipes of the chapter."
 
 
 def test_an_exhibit_without_values_says_why(tmp_path, fields):
