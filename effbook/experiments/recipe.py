@@ -163,8 +163,8 @@ def register_recipe(cls: type[Recipe]) -> type[Recipe]:
 
 
 def load_systems() -> None:
-    """Import the recipes of every system that is there, so that they register."""
-    for system in SYSTEMS:
+    """Import the recipes of every system that is there, and of chapter 1, so that they register."""
+    for system in ("introduction", *SYSTEMS):
         if importlib.util.find_spec(f"effbook.experiments.{system}") is not None:
             importlib.import_module(f"effbook.experiments.{system}")
 
