@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Literal
 from effbook.exhibits.register import exhibit, recipe_of, recipes_of_exhibit, runs_of
 from effbook.exhibits.schema import Column, Exhibit, Row
 from effbook.experiments import records
+from effbook.experiments.fingerprint import standing_still
 from effbook.experiments.profiles import check_profile
 from effbook.experiments.recipe import Recipe, load_systems
 from effbook.experiments.records import Record
@@ -76,6 +78,22 @@ class Table:
                     yield row, column, cell
 
 
+_looked: dict[Any, Any] | None = None  # inside `looking`: records by run, and which of them are stale
+
+
+@contextmanager
+def looking() -> Iterator[None]:
+    """Inside, each record and each source file is looked at once: for lists, which ask for the same ones often."""
+    global _looked
+    before, _looked = _looked, {} if _looked is None else _looked
+    try:
+        with standing_still():
+            yield
+    finally:
+        _looked = before
+
+
+@looking()
 def measured(what: str | Exhibit, profile: str) -> Table:
     """Every cell of an exhibit as our records have it under `profile`. Nothing is run."""
     check_profile(profile)
@@ -114,17 +132,36 @@ def _cell(found: Exhibit, row: Row, column: Column, profile: str) -> Measured:
 
 def _records_of(runs: tuple[Recipe, ...], profile: str) -> dict[int, Record]:
     """The records of the planned seeds, and of the seeds that someone ran beyond them, by seed."""
+    if _looked is not None and (runs, profile) in _looked:
+        return _looked[runs, profile]
     kept = {run.seed: record for run in runs if (record := _find(run, profile)) is not None}
     beyond = max(run.seed for run in runs) + 1
-    while (record := _find(dataclasses.replace(runs[0], seed=beyond), profile)) is not None:
+    while (record := _find(_seeded(runs[0], beyond), profile)) is not None:
         kept[beyond] = record
         beyond += 1
+    if _looked is not None:
+        _looked[runs, profile] = kept
     return kept
 
 
+@functools.lru_cache(maxsize=8192)
+def _seeded(run: Recipe, seed: int) -> Recipe:
+    return dataclasses.replace(run, seed=seed)
+
+
 def _find(run: Recipe, profile: str) -> Record | None:
+    if _looked is not None and run.name not in _recorded(profile, run.system):
+        return None  # without working out the run's key
     path = records.path_of(run, profile)
     return _read(path, path.stat().st_mtime_ns) if path.exists() else None
+
+
+def _recorded(profile: str, system: str) -> set[str]:
+    """Names of the recipes of which there is any record."""
+    if ("names", profile, system) not in _looked:
+        files = (records.records_folder() / profile / system).glob("*.json")
+        _looked["names", profile, system] = {file.stem.rpartition("-")[0] for file in files}
+    return _looked["names", profile, system]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -134,9 +171,15 @@ def _read(path: Path, _mtime_ns: int) -> Record:
 
 def stale(record: Record) -> bool:
     """Whether the record was made by other code than is here now."""
-    return records.is_stale(record)
+    if _looked is None:
+        return records.is_stale(record)
+    place = (record.profile, record.recipe.name, record.key)
+    if place not in _looked:
+        _looked[place] = records.is_stale(record)
+    return _looked[place]
 
 
+@looking()
 def summary(found: Exhibit, profile: str) -> dict[str, int]:
     """How many runs an exhibit has under a profile, how many are recorded, and how many of those are stale."""
     runs = recipes_of_exhibit(found, profile)

@@ -16,7 +16,7 @@ FOLDER = Path(__file__).parent / "register"
 COUNTS = "nola-count"
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     """Safe, and a key that is there twice is an error instead of the last one winning."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from effbook.exhibits.claims import Judgement, judge
-from effbook.exhibits.measure import Measured, Table, as_printed, matches, measured, ran_as, summary
+from effbook.exhibits.measure import Measured, Table, as_printed, looking, matches, measured, ran_as, summary
 from effbook.exhibits.register import exhibit, register
 from effbook.exhibits.schema import Column, Exhibit, Row
 from effbook.experiments.profiles import PROFILES, check_profile
@@ -183,6 +183,7 @@ def _csv(header: tuple[str, ...], lines: list[tuple]) -> str:
     return out.getvalue()
 
 
+@looking()
 def exhibits_json(profiles: tuple[str, ...] = PROFILES) -> list[dict]:
     """The register with each exhibit's state and verdicts, as `effbook exhibits --json` prints it."""
     return [_entry(found, profiles) for found in register().values()]

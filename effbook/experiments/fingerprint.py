@@ -10,9 +10,11 @@ import ast
 import functools
 import hashlib
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from effbook.errors import EffbookError
@@ -24,10 +26,31 @@ _SPINE = re.compile(  # a system's profiles choose fields, which are in the key 
 )
 
 
+_known: dict | None = None  # inside `standing_still`: fingerprints by modules, imports by module
+
+
+@contextmanager
+def standing_still() -> Iterator[None]:
+    """Inside, the source files are looked at once for each set of modules: for who asks thousands of times in a row."""
+    global _known
+    before, _known = _known, {} if _known is None else _known
+    try:
+        yield
+    finally:
+        _known = before
+
+
 def fingerprint(modules: tuple[str, ...]) -> str:
     """The first 16 hexadecimal characters of the sha256 over the code of the modules and of all that they import."""
-    files = {*Path(sys.modules[_ROOT].__file__).parent.rglob("*.py"), *filter(None, map(_source, modules))}
-    return _fingerprint(modules, tuple(_stat(file) for file in sorted(files)))
+    if _known is not None and modules in _known:
+        return _known[modules]
+    folder = Path(sys.modules[_ROOT].__file__).parent
+    files = {str(path) for path in filter(None, map(_source, modules))}
+    files |= {f"{top}/{name}" for top, _, names in os.walk(folder) for name in names if name.endswith(".py")}
+    found = _fingerprint(modules, tuple((file, *_stat(file)[1:]) for file in sorted(files)))
+    if _known is not None:
+        _known[modules] = found
+    return found
 
 
 @functools.lru_cache(maxsize=256)
@@ -57,6 +80,14 @@ def closure(modules: tuple[str, ...]) -> list[str]:
 
 def _imports(module: str, *, given: bool) -> list[str]:
     """Modules of effbook that the module imports at any depth of its code, names followed to where they are defined."""
+    if _known is None:
+        return _imports_now(module, given=given)
+    if (module, given) not in _known:
+        _known[module, given] = _imports_now(module, given=given)
+    return _known[module, given]
+
+
+def _imports_now(module: str, *, given: bool) -> list[str]:
     path = _source(module)
     if _is_package(module) and not given and not _residue(path):
         return []  # it only passes names on, and whoever imported one was led past it
@@ -173,8 +204,8 @@ def _tree(path: Path, _mtime_ns: int, _size: int) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def _stat(path: Path) -> tuple[Path, int, int]:
-    stat = path.stat()
+def _stat(path: Path | str) -> tuple[Path | str, int, int]:
+    stat = os.stat(path)
     return path, stat.st_mtime_ns, stat.st_size
 
 

@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import json
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -124,8 +125,11 @@ class Recipe:
         if not self.datasets():
             return {}
         from effbook import data
+        from effbook.data.manifest import manifest_folder
 
-        return {name: data.digest(name) for name in sorted(set(self.datasets()))}
+        folder = manifest_folder()
+        states = {name: _state_of(folder / f"{name}.yaml") for name in sorted(set(self.datasets()))}
+        return {name: _once(data.digest, name, *state) for name, state in states.items()}
 
     @functools.cached_property
     def key(self) -> str:
@@ -138,6 +142,16 @@ def key_of(name: str, fields: dict[str, object], digests: dict[str, str]) -> str
     parts = {"data": digests, "fields": fields, "name": name}
     canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def _state_of(path: Path) -> tuple[Path, int]:
+    return path, path.stat().st_mtime_ns if path.exists() else 0
+
+
+@functools.lru_cache(maxsize=1024)
+def _once(digest: Callable[[str], str], name: str, _path: Path, _mtime_ns: int) -> str:
+    """A data set's digest, computed once for each state of its manifest's file."""
+    return digest(name)
 
 
 @functools.cache
