@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from effbook.exhibits.register import exhibit, recipe_of, recipes_of_exhibit, runs_of
 from effbook.exhibits.schema import Column, Exhibit, Row
@@ -18,6 +18,8 @@ from effbook.experiments.recipe import Recipe, load_systems
 from effbook.experiments.records import Record
 
 State = Literal["measured", "partial", "not run", "no value", "no run", "none"]
+ExhibitState = Literal["measured", "partly", "stale", "not run", "no run", "waiting", "drawing"]
+STATES: tuple[ExhibitState, ...] = get_args(ExhibitState)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +187,47 @@ def summary(found: Exhibit, profile: str) -> dict[str, int]:
     runs = recipes_of_exhibit(found, profile)
     kept = [record for run in runs if (record := _find(run, profile)) is not None]
     return {"runs": len(runs), "recorded": len(kept), "stale": sum(stale(record) for record in kept)}
+
+
+@looking()
+def state_of(found: Exhibit, profile: str) -> ExhibitState:
+    """One word for an exhibit under a profile.
+
+    `waiting`: for something that is not built (`waits_for`), though its arithmetic may be recorded. `drawing`: nothing
+    of it is to be measured. `no run`: its recipes have no run under the profile. `not run`: none of its runs is
+    recorded. `partly`: some are, or a row of it waits. `stale`: all are, some of them by other code. `measured`: all
+    are, by the code that is here; also where all that it has is arithmetic.
+    """
+    if found.waits_for:
+        return "waiting"
+    made = [
+        (recipe, column.arithmetic)
+        for row in found.rows
+        for column in found.columns
+        if (recipe := recipe_of(found, row, column)) is not None
+    ]
+    waiting = any(row.waits_for and row.origin != "quoted" and not (row.recipe or row.count) for row in found.rows)
+    if not made:
+        return "waiting" if waiting else "drawing"
+    counts = {run for recipe, arithmetic in made if arithmetic for run in runs_of(recipe, "paper")}
+    runs = {run for recipe, arithmetic in made if not arithmetic for run in runs_of(recipe, profile)}
+    if not runs and not all(arithmetic for _, arithmetic in made):
+        return "no run"
+    ran = [_find(run, profile) for run in runs]
+    kept = ran + [_find(count, "paper") for count in counts]
+    if not any(ran or kept):
+        return "not run"
+    if waiting or not all(kept):
+        return "partly"
+    return "stale" if any(map(stale, kept)) else "measured"
+
+
+@looking()
+def counted(found: Exhibit) -> bool:
+    """Whether all that is arithmetic in an exhibit is recorded, and there is some."""
+    made = [recipe_of(found, row, column) for row in found.rows for column in found.columns if column.arithmetic]
+    runs = {run for recipe in made if recipe is not None for run in runs_of(recipe, "paper")}
+    return bool(runs) and all(_find(run, "paper") for run in runs)
 
 
 def ran_as(found: Exhibit, profile: str) -> dict[str, list[str]]:

@@ -133,27 +133,44 @@ def recipes_of(what: str, profile: str) -> list[Recipe]:
     """
     check_profile(profile)
     known = register()
-    stem = PurePosixPath(what).with_suffix("").name if what.endswith(".ipynb") else what
-    notebooks: dict[str, list[Exhibit]] = {}
-    for one in known.values():
-        notebooks.setdefault(PurePosixPath(one.notebook).stem, []).append(one)
-
     if what in known:
         chosen = [known[what]]
     elif what == "all":
         chosen = list(known.values())
     elif what in SYSTEMS:
         chosen = [one for one in known.values() if what in one.systems]
-    elif stem in notebooks and (stem == what or what.endswith(notebooks[stem][0].notebook)):
-        chosen = notebooks[stem]
-    elif what in recipe_names():
+    elif not (chosen := _of_notebook(what)):
+        if what not in recipe_names():
+            stems = {PurePosixPath(one.notebook).stem: None for one in known.values()}
+            names = [*known, *SYSTEMS, *stems, *recipe_names(), "all"]
+            raise EffbookError(f"{what!r} is no exhibit, system, notebook or recipe", nearest(what, names))
         every = (run for one in known.values() for run in recipes_of_exhibit(one, profile))
         return list(dict.fromkeys(run for run in every if run.name == what))
-    else:
-        names = [*known, *SYSTEMS, *notebooks, *recipe_names(), "all"]
-        raise EffbookError(f"{what!r} is no exhibit, system, notebook or recipe", nearest(what, names))
     found = list(dict.fromkeys(run for one in chosen for run in recipes_of_exhibit(one, profile)))
     if not found and len(chosen) == 1:
-        why = chosen[0].why or "none of its rows has a recipe that runs at this scale"
-        raise EffbookError(f"{what} has no {profile} run: {why}", "choose another profile or exhibit")
+        raise _no_run(chosen[0], what, profile)
     return found
+
+
+def _of_notebook(what: str) -> list[Exhibit]:
+    """The exhibits of a notebook, told by its path, the end of it, or its stem; EffbookError if several are meant."""
+    path = f"/{what.removesuffix('.ipynb')}.ipynb"
+    chosen = [one for one in register().values() if path.endswith(f"/{one.notebook}") or one.notebook.endswith(path)]
+    if len(notebooks := dict.fromkeys(one.notebook for one in chosen)) > 1:
+        raise EffbookError(f"{len(notebooks)} notebooks are called {what!r}", f"say which: {' or '.join(notebooks)}")
+    return chosen
+
+
+def _no_run(one: Exhibit, what: str, profile: str) -> EffbookError:
+    """Why an exhibit has no run under a profile, and what there is instead."""
+    counts = profile != "paper" and bool(recipes_of_exhibit(one, "paper", arithmetic=True))
+    there = f"'effbook plan {one.id} --profile paper' tells what runs there"
+    if one.waits_for:
+        first, rest = one.waits_for[0], one.waits_for[1:].rstrip(".")
+        awaited = (first.lower() if rest[:1].islower() or rest[:1] == " " else first) + rest
+        shown = f"'effbook show {one.id}' prints what is reported"
+        return EffbookError(f"{what} cannot run yet, as it waits for {awaited}", there if counts else shown)
+    if counts:
+        return EffbookError(f"{what} has no {profile} run: what it has is arithmetic, which runs under paper", there)
+    why = one.why or "none of its rows has a recipe that runs at this scale"
+    return EffbookError(f"{what} has no {profile} run: {why}", "choose another profile or exhibit")
