@@ -1,4 +1,4 @@
-"""The commands that show the register: exhibits, show, reported, measured."""
+"""The commands that show the register: exhibits, show, reported, measured, errata."""
 
 import json
 from typing import Annotated
@@ -8,26 +8,43 @@ import typer
 from effbook.errors import EffbookError
 
 Profile = Annotated[str, typer.Option(help="smoke, mini, lab or paper.")]
+Chapter = Annotated[str | None, typer.Option(help="introduction, cmsf, simreg, compgs, nola or slowformer.")]
 Csv = Annotated[bool, typer.Option("--csv", help="Comma-separated values, for programs.")]
 
 
 def register_commands(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    for command in (exhibits, show, reported, measured):
+    for command in (exhibits, show, reported, measured, errata):
         app.command()(command)
 
 
 def exhibits(
     as_json: Annotated[bool, typer.Option("--json", help="Everything, all profiles, as JSON.")] = False,
     profile: Profile = "mini",
+    chapter: Chapter = None,
+    kind: Annotated[str | None, typer.Option(help="table, figure or prose.")] = None,
+    state: Annotated[
+        str | None, typer.Option(help="measured, partly, stale, not run, no run, waiting or drawing.")
+    ] = None,
+    verdict: Annotated[str | None, typer.Option(help="holds, fails, undecided or not run.")] = None,
 ) -> None:
-    """The register with each exhibit's state and verdicts."""
+    """The register with each exhibit's state and verdicts, all of it or what fits."""
+    from effbook import exhibits as rooms
+    from effbook.experiments.profiles import check_profile
+
+    words = {"chapter": chapter, "kind": kind, "state": state, "verdict": verdict}
+    if as_json:
+        fit = rooms.chosen(rooms.exhibits_json(), check_profile(profile), **words)
+        typer.echo(json.dumps(fit, indent=1, ensure_ascii=False))
+    else:
+        rooms.show_exhibits(profile, **words)
+
+
+def errata(chapter: Chapter = None) -> None:
+    """Where the dissertation contradicts itself, exhibit by exhibit, and what was decided."""
     from effbook import exhibits as rooms
 
-    if as_json:
-        typer.echo(json.dumps(rooms.exhibits_json(), indent=1, ensure_ascii=False))
-    else:
-        rooms.show_exhibits(profile)
+    rooms.show_errata(chapter)
 
 
 def show(

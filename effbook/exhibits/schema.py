@@ -1,7 +1,7 @@
 """What one file of the register may say: an exhibit, its printed values, how each is measured, and its claims."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -11,6 +11,7 @@ Fields = dict[str, str | int | float | bool | tuple[float, ...] | None]  # of a 
 Op = Literal[">", ">=", "<", "<="]
 
 Chapter = Literal["introduction", "cmsf", "simreg", "compgs", "nola", "slowformer"]
+CHAPTERS: tuple[Chapter, ...] = get_args(Chapter)
 
 PRINTED = re.compile(r"^-?\d+(,\d{3})*(\.\d+)?[KMBh]?$")  # h: hours in a column of minutes
 

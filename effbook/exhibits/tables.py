@@ -9,15 +9,32 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from effbook.exhibits.claims import Judgement, judge
-from effbook.exhibits.measure import Measured, Table, as_printed, looking, matches, measured, ran_as, summary
+from effbook.errors import EffbookError
+from effbook.exhibits.claims import VERDICTS, Judgement, judge
+from effbook.exhibits.measure import (
+    STATES,
+    Measured,
+    Table,
+    as_printed,
+    counted,
+    looking,
+    matches,
+    measured,
+    ran_as,
+    state_of,
+    summary,
+)
 from effbook.exhibits.register import exhibit, register
-from effbook.exhibits.schema import Column, Exhibit, Row
+from effbook.exhibits.schema import CHAPTERS, Column, Exhibit, Reading, Row
 from effbook.experiments.profiles import PROFILES, check_profile
+from effbook.experiments.recipe import nearest
 
 REPORTED = ("exhibit", "row", "column", "value", "unit")
 MEASURED = (*REPORTED, "seeds", "spread", "record")
 STYLES = {"holds": "green", "fails": "red", "undecided": "yellow", "not run": "dim"}
+STATE_STYLES = {"measured": "green", "partly": "cyan", "stale": "yellow"}  # the others: dim
+ORIGINS = {"own": "own run", "rerun": "rival rerun", "computed": "computed", "quoted": "quoted"}
+DASH = "printed as a dash"  # how the note of a null begins where the table prints one
 
 
 def reported_text(row: Row, column: Column) -> str:
@@ -25,8 +42,19 @@ def reported_text(row: Row, column: Column) -> str:
     if column.id not in row.values:
         return ""
     value = row.values[column.id]
-    spread = f" ({row.spreads[column.id]})" if column.id in row.spreads else ""
-    return "?" if value is None else value + spread
+    if value is None:
+        return "–" if row.notes[column.id].lower().startswith(DASH) else "?"
+    return value + (f" ({row.spreads[column.id]})" if column.id in row.spreads else "")
+
+
+def numbered_notes(found: Exhibit) -> dict[str, int]:
+    """What a reader must know of single cells and rows, each text once, numbered in the table's order."""
+    told: dict[str, int] = {}
+    for row in found.rows:
+        for text in (row.waits_for, *(row.notes[c.id] for c in found.columns if c.id in row.notes)):
+            if text:
+                told.setdefault(text, len(told) + 1)
+    return told
 
 
 def measured_text(row: Row, column: Column, cell: Measured) -> str:
@@ -81,22 +109,71 @@ def show_terminal(exhibit_id: str, profile: str = "mini", console: Console | Non
     """Print an exhibit: reported beside measured, the claims with their verdicts, and the errata."""
     table = measured(exhibit_id, check_profile(profile))
     found, console = table.exhibit, console or _console()
-    console.print(f"\n[bold]{found.id}[/] {escape(found.title)} [dim]({found.section})[/]")
-    if found.caption:
-        console.print(f"[dim]{escape(found.caption)}[/]", highlight=False)
+    state = state_of(found, profile)
+    console.print(
+        f"\n[bold]{found.id}[/] {escape(found.title)} [dim]({escape(found.section)})[/] "
+        f"[{STATE_STYLES.get(state, 'dim')}]{state}[/]",
+        highlight=False,
+    )
+    for line in (found.caption, *drawing_lines(found)):
+        if line:
+            console.print(f"[dim]{escape(line)}[/]", highlight=False)
     if found.rows:
         console.print(_rich(table))
-    for line in notes(table):
-        console.print(f"[dim]{escape(line)}[/]", highlight=False)
+    lines = [f"{mark} {text}" for mark, text in found.footnotes.items()]
+    lines += [f"[{number}] {text}" for text, number in numbered_notes(found).items()]
+    for line in (*lines, waits_text(found), *notes(table)):
+        if line:
+            console.print(f"[dim]{escape(line)}[/]", highlight=False)
     for judgement in judgements(table):
         where = "arithmetic" if judgement.arithmetic else profile
         console.print(
             f"[{STYLES[judgement.verdict]}]{judgement.verdict:>9}[/] \\[{where}] {escape(judgement.claim.text)}"
-            + (f" [dim]{escape(judgement.why)}[/]" if judgement.why else ""),
+            + (f" [dim]({escape(judgement.claim.source)})[/]")
+            + (" [yellow]disputed by the printed values[/]" if judgement.claim.disputed else "")
+            + "".join(f" [dim]{escape(text)}[/]" for text in (judgement.why, judgement.claim.note) if text),
             highlight=False,
         )
+    _print_errata(found, console)
+    for reading in found.set_right:
+        console.print(f"  [dim]set right[/] {escape(reading_text(reading))}", highlight=False)
+
+
+def waits_text(found: Exhibit) -> str:
+    """What an exhibit waits for, and whether its arithmetic is there already; "" where it waits for nothing."""
+    there = " Its arithmetic is recorded." if found.waits_for and counted(found) else ""
+    return f"Waits for: {found.waits_for.rstrip('.')}.{there}" if found.waits_for else ""
+
+
+def _print_errata(found: Exhibit, console: Console) -> None:
     for erratum in found.errata:
         console.print(f"  [dim]erratum[/] {escape(erratum.text)} [dim]{escape(erratum.decided)}[/]", highlight=False)
+
+
+def reading_text(reading: Reading) -> str:
+    """What was set right in the machine-read text, as a line."""
+    return f"{reading.where}: read {reading.read!r}, taken as {reading.taken!r}. {reading.because}"
+
+
+def drawing_lines(found: Exhibit) -> list[str]:
+    """What a figure shows, a fact a line."""
+    return [f"{name}: {text}" for name, text in drawing_facts(found)]
+
+
+def drawing_facts(found: Exhibit) -> list[tuple[str, str]]:
+    """What a figure shows: form, axes, series, what the text gives of its values, what draws it anew."""
+    if (drawn := found.figure) is None:
+        return []
+    facts = [
+        ("Form", drawn.form),
+        ("Shows", drawn.shows),
+        ("Across", drawn.x),
+        ("Upwards", drawn.y),
+        ("Series", "; ".join(drawn.series)),
+        ("Given in the text", drawn.given),
+        ("Drawn anew by", drawn.drawn_by),
+    ]
+    return [(name, text) for name, text in facts if text]
 
 
 def _console() -> Console:
@@ -105,18 +182,20 @@ def _console() -> Console:
 
 
 def _rich(table: Table) -> RichTable:
-    found = table.exhibit
+    found, numbers = table.exhibit, numbered_notes(table.exhibit)
     shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     shown.add_column("", no_wrap=True)
     for column in found.columns:
-        shown.add_column(heading(column), justify="right", overflow="fold")
+        style = "dim" if column.setting else None
+        shown.add_column(escape(heading(column)), justify="right", overflow="fold", style=style)
     group = ""
     for row in found.rows:
         if row.group and row.group != group:
             group = row.group
             shown.add_row(f"[bold]{escape(group)}[/]")
-        printed = [escape(reported_text(row, column)) for column in found.columns]
-        shown.add_row(f"{escape(row.short)} [dim]{row.origin}[/]", *printed)
+        printed = [escape(_with_marks(row, column, numbers)) for column in found.columns]
+        name = row.short + row.footnotes.get("row", "") + (f"[{numbers[row.waits_for]}]" if row.waits_for else "")
+        shown.add_row(f"{escape(name)} [dim]{ORIGINS[row.origin]}[/]", *printed)
         cells = [table.cell(row.id, column.id) for column in found.columns]
         states = [cell.state for cell in sorted(cells, key=lambda c: c.exact) if cell.state in ("not run", "no run")]
         if any(cell.value is not None for cell in cells):
@@ -125,6 +204,12 @@ def _rich(table: Table) -> RichTable:
         elif states:
             shown.add_row(f"[cyan]  \\[{table.profile}][/] [dim]{states[0]}[/]")
     return shown
+
+
+def _with_marks(row: Row, column: Column, numbers: dict[str, int]) -> str:
+    note = row.notes.get(column.id)
+    number = f"[{numbers[note]}]" if note else ""
+    return reported_text(row, column) + row.footnotes.get(column.id, "") + number
 
 
 def _measured_cell(row: Row, column: Column, cell: Measured) -> str:
@@ -197,11 +282,13 @@ def _entry(found: Exhibit, profiles: tuple[str, ...]) -> dict:
         "kind": found.kind,
         "title": found.title,
         "section": found.section,
+        "chapter": found.chapter,
         "notebook": found.notebook,
         "reported": found.reported,
         "why": found.why,
+        "waits_for": found.waits_for,
         "systems": list(found.systems),
-        "profiles": {profile: summary(found, profile) for profile in profiles},
+        "profiles": {profile: summary(found, profile) | {"state": state_of(found, profile)} for profile in profiles},
         "claims": [
             {
                 "id": claim.id,
@@ -210,19 +297,82 @@ def _entry(found: Exhibit, profiles: tuple[str, ...]) -> dict:
             }
             for i, claim in enumerate(found.claims)
         ],
+        "errata": len(found.errata),
     }
 
 
-def show_exhibits(profile: str = "mini", console: Console | None = None) -> None:
-    """Print the register: each exhibit with its runs and its verdicts under a profile."""
-    shown = RichTable(title=f"Exhibits under {check_profile(profile)}")
-    for name in ("exhibit", "title", "section", "runs", "claims"):
-        shown.add_column(name, no_wrap=name == "exhibit")
-    for entry in exhibits_json((profile,)):
-        runs = entry["profiles"][profile]
-        done = f"{runs['recorded']} of {runs['runs']}" if runs["runs"] else "none"
-        stale = f" ({runs['stale']} stale)" if runs["stale"] else ""
+def chosen(listed: list[dict], profile: str, **words: str | None) -> list[dict]:
+    """Those of `exhibits_json` that fit the words: chapter, kind, state or verdict under a profile.
+
+    Raises EffbookError with near names for a word that none of them can be.
+    """
+    known = {"chapter": CHAPTERS, "kind": ("table", "figure", "prose"), "state": STATES, "verdict": VERDICTS}
+    for name, word in words.items():
+        if word is not None and word not in known[name]:
+            raise EffbookError(f"there is no {name} {word!r}", nearest(word, list(known[name])))
+
+    def has(one: dict, name: str) -> tuple[str, ...]:
+        if name == "verdict":
+            return tuple(claim["verdicts"][profile] for claim in one["claims"])
+        return (one["profiles"][profile]["state"] if name == "state" else one[name],)
+
+    return [one for one in listed if all(word is None or word in has(one, name) for name, word in words.items())]
+
+
+def counts_of(listed: list[dict], profile: str) -> list[str]:
+    """What a list of exhibits holds, in lines: how many of each kind, of each state, and of each verdict."""
+    numbered = [one for one in listed if one["kind"] != "prose"]
+    states = [one["profiles"][profile]["state"] for one in numbered]
+    verdicts = [claim["verdicts"][profile] for one in listed for claim in one["claims"]]
+    tables = sum(one["kind"] == "table" for one in numbered)
+    prose = len(listed) - len(numbered)
+    apart = f"; counted apart, {prose} with numbers that stand in prose only" if prose else ""
+    lines = [
+        f"{len(numbered)} exhibits: {tables} tables, {len(numbered) - tables} figures{apart}",
+        f"under {profile}: " + ", ".join(f"{states.count(state)} {state}" for state in STATES if state in states),
+        f"{len(verdicts)} claims: " + ", ".join(f"{verdicts.count(v)} {v}" for v in VERDICTS if v in verdicts),
+        f"{sum(one['errata'] for one in listed)} errata",
+    ]
+    return [line for line in lines if not line.endswith(": ")]
+
+
+def runs_text(one: dict, profile: str) -> str:
+    """How far the runs of an entry of `exhibits_json` are."""
+    runs = one["profiles"][profile]
+    if not runs["runs"]:
+        return ""
+    stale = f", {runs['stale']} stale" if runs["stale"] else ""
+    return f"{runs['recorded']} of {runs['runs']}{stale}"
+
+
+def show_exhibits(profile: str = "mini", console: Console | None = None, **words: str | None) -> None:
+    """Print the register: each exhibit with its state, its runs and its verdicts under a profile; counts first."""
+    listed = exhibits_json((check_profile(profile),))
+    fit, console = chosen(listed, profile, **words), console or _console()
+    for line in counts_of(listed, profile):
+        console.print(line, highlight=False)
+    if any(words.values()):
+        console.print(f"of these, {len(fit)} that fit:", highlight=False)
+    shown = RichTable(title=f"Exhibits under {profile}", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("exhibit", "title", "section", "state", "runs", "claims"):
+        shown.add_column(name, no_wrap=name in ("exhibit", "state", "runs"))
+    for entry in fit:
+        state = entry["profiles"][profile]["state"]
         verdicts = [claim["verdicts"][profile] for claim in entry["claims"]]
         told = ", ".join(f"[{STYLES[v]}]{verdicts.count(v)} {v}[/]" for v in STYLES if v in verdicts)
-        shown.add_row(entry["id"], escape(entry["title"]), entry["section"], done + stale, told)
-    (console or _console()).print(shown)
+        word = f"[{STATE_STYLES.get(state, 'dim')}]{state}[/]"
+        cells = (escape(entry["title"]), escape(entry["section"]), word, runs_text(entry, profile), told)
+        shown.add_row(entry["id"], *cells)
+    if fit:
+        console.print(shown)
+
+
+def show_errata(chapter: str | None = None, console: Console | None = None) -> None:
+    """Print every erratum, exhibit by exhibit, with what was decided."""
+    if chapter is not None and chapter not in CHAPTERS:
+        raise EffbookError(f"there is no chapter {chapter!r}", nearest(chapter, list(CHAPTERS)))
+    console = console or _console()
+    for found in register().values():
+        if found.errata and chapter in (None, found.chapter):
+            console.print(f"\n[bold]{found.id}[/] {escape(found.title)}", highlight=False)
+            _print_errata(found, console)

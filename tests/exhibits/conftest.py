@@ -1,5 +1,6 @@
 """Made-up measurements, so that claims and tables can be tested without a run."""
 
+import importlib
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -100,3 +101,42 @@ def exhibit_fields() -> dict:
             }
         ],
     }
+
+
+@pytest.fixture
+def rich_exhibit(monkeypatch, fields) -> Exhibit:
+    """A figure that waits, with settings, footnotes, notes, errata and readings set right; alone on the register."""
+    nothing = {"accuracy": None, "trainable": None}
+    fields |= {
+        "id": "fig-9.1",
+        "kind": "figure",
+        "waits_for": "The recipes of a chapter.",
+        "figure": {
+            "form": "bars",
+            "shows": "Bars that climb.",
+            "x": "method",
+            "y": "accuracy",
+            "series": ["one", "two"],
+            "given": "All.",
+            "drawn_by": "The recipe.",
+        },
+        "footnotes": {"*": "own augmentation", "†": "run again"},
+        "errata": [{"text": "It says two.", "decided": "One."}],
+        "set_right": [{"where": "Row a", "read": "7O.1", "taken": "70.1", "because": "The sum."}],
+    }
+    fields["columns"].append({"id": "epochs", "label": "Epochs", "setting": True})
+    fields["rows"][0] |= {"recipe": None, "footnotes": {"accuracy": "*", "row": "†"}}
+    fields["rows"][0]["values"]["epochs"] = "100 (x2)"
+    fields["rows"][1] |= {
+        "origin": "quoted",
+        "recipe": None,
+        "waits_for": "Quoted from the LoRA paper.",
+        "values": nothing,
+        "notes": {"accuracy": "Blank in our text.", "trainable": "Printed as a dash: nothing to train."},
+    }
+    fields["claims"][0]["all"][0]["right"] = 50.0
+    fields["claims"][0]["disputed"] = True
+    found = Exhibit.model_validate(fields)
+    for module in ("tables", "measure", "claims"):
+        monkeypatch.setattr(importlib.import_module(f"effbook.exhibits.{module}"), "exhibit", lambda _: found)
+    return found

@@ -10,7 +10,21 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from effbook.exhibits import exhibit, exhibits_json, measured_csv, recipe_of, register, reported_csv, show_terminal
+from effbook.errors import EffbookError
+from effbook.exhibits import (
+    chosen,
+    exhibit,
+    exhibits_json,
+    measured_csv,
+    recipe_of,
+    register,
+    reported_csv,
+    show_errata,
+    show_exhibits,
+    show_terminal,
+)
+from effbook.exhibits.measure import STATES
+from effbook.exhibits.schema import CHAPTERS
 from effbook.experiments import records
 from effbook.experiments.fingerprint import fingerprint
 from effbook.experiments.recipe import Result
@@ -79,18 +93,34 @@ def test_the_json_has_exactly_the_promised_keys():
     listed = exhibits_json()
     json.dumps(listed, allow_nan=False)
     assert [one["id"] for one in listed] == list(register())
+    keys = ["id", "kind", "title", "section", "chapter", "notebook", "reported", "why", "waits_for"]
     for one in listed:
-        keys = ["id", "kind", "title", "section", "notebook", "reported", "why", "systems", "profiles", "claims"]
-        assert list(one) == keys
+        assert list(one) == [*keys, "systems", "profiles", "claims", "errata"]
         assert list(one["profiles"]) == ["smoke", "mini", "lab", "paper"]
-        assert all(list(counts) == ["runs", "recorded", "stale"] for counts in one["profiles"].values())
+        assert all(list(counts) == ["runs", "recorded", "stale", "state"] for counts in one["profiles"].values())
+        assert {counts["state"] for counts in one["profiles"].values()} <= set(STATES)
+        assert one["chapter"] in CHAPTERS
+        assert one["errata"] == len(exhibit(one["id"]).errata)
         for claim in one["claims"]:
             assert list(claim) == ["id", "text", "verdicts"]
             assert set(claim["verdicts"].values()) <= {"holds", "fails", "undecided", "not run"}
     figure = next(one for one in listed if one["id"] == "fig-3.7")
-    assert figure["profiles"]["paper"] == {"runs": 126, "recorded": 3, "stale": 0}
+    assert figure["profiles"]["paper"] == {"runs": 126, "recorded": 3, "stale": 0, "state": "partly"}
     assert figure["reported"] is False
     assert figure["why"]
+
+
+def test_a_whole_list_looks_at_each_file_of_code_once(monkeypatch):
+    from effbook.experiments import fingerprint as code
+
+    counted, now = [], code._imports_now
+    monkeypatch.setattr(
+        code, "_imports_now", lambda module, given: counted.append((module, given)) or now(module, given=given)
+    )
+    code._fingerprint.cache_clear()
+    exhibits_json()
+    assert counted
+    assert len(counted) == len(set(counted))
 
 
 def printed(exhibit_id, profile):
@@ -116,6 +146,80 @@ def test_every_exhibit_is_shown(exhibit_id, profile):
     assert exhibit(exhibit_id).claims[0].text.split()[0] in text
 
 
+def listed(profile="mini", **words):
+    console = Console(file=io.StringIO(), width=200)
+    show_exhibits(profile, console, **words)
+    return console.file.getvalue()
+
+
+def test_the_list_begins_with_counts_of_exhibits_states_and_verdicts():
+    lines = listed("paper").splitlines()
+    tables, figures, prose = (sum(e.kind == kind for e in register().values()) for kind in ("table", "figure", "prose"))
+    assert lines[0].startswith(
+        f"{tables + figures} exhibits: {tables} tables, {figures} figures; counted apart, {prose} "
+    )
+    assert re.match(r"under paper: .*1 partly", lines[1])
+    assert lines[2].startswith(f"{sum(len(e.claims) for e in register().values())} claims: ")
+    assert lines[3] == f"{sum(len(e.errata) for e in register().values())} errata"
+
+
+def test_the_list_is_narrowed_by_chapter_kind_state_and_verdict():
+    assert "fig-3.7" in listed("paper", chapter="nola", kind="figure", state="partly")
+    assert "fig-3.7" not in listed("paper", chapter="nola", kind="table")
+    assert "tab-3.17" not in listed("paper", state="partly")
+    everything = exhibits_json(("mini",))
+    held = chosen(everything, "mini", verdict="holds")
+    assert held == [e for e in everything if "holds" in {c["verdicts"]["mini"] for c in e["claims"]}]
+    assert chosen(everything, "mini", chapter=None) == everything
+
+
+@pytest.mark.parametrize(
+    ("words", "near"),
+    [
+        ({"chapter": "nolla"}, "did you mean nola"),
+        ({"kind": "tabel"}, "did you mean table"),
+        ({"state": "wating"}, "did you mean waiting"),
+        ({"verdict": "hold"}, "did you mean holds"),
+    ],
+)
+def test_a_word_that_nothing_can_be_is_refused_with_near_ones(words, near):
+    with pytest.raises(EffbookError, match=near):
+        chosen([], "mini", **words)
+
+
+def test_the_terminal_spells_out_all_that_an_exhibit_holds(rich_exhibit):
+    text = " ".join(printed(rich_exhibit.id, "mini").split())
+    for part in (
+        "waiting",
+        "Form: bars",
+        "Shows: Bars that climb.",
+        "Across: method Upwards: accuracy Series: one; two Given in the text: All. Drawn anew by: The recipe.",
+        "Waits for: The recipes of a chapter.",
+        "70.1 (0.4)* 100 (x2)",
+        "?[3]",
+        "–[2]",
+        "NOLA† own run",
+        "LoRA[1] quoted",
+        "* own augmentation",
+        "† run again",
+        "[1] Quoted from the LoRA paper.",
+        "[2] Printed as a dash: nothing to train.",
+        "disputed by the printed values",
+        "erratum It says two. One.",
+        "set right Row a: read '7O.1', taken as '70.1'. The sum.",
+    ):
+        assert part in text, part
+
+
+def test_all_errata_are_printed_by_exhibit():
+    console = Console(file=io.StringIO(), width=200)
+    show_errata("nola", console)
+    text = " ".join(console.file.getvalue().split())
+    for one in register().values():
+        for erratum in one.errata if one.chapter == "nola" else ():
+            assert " ".join(erratum.text.split()) in text, one.id
+
+
 def test_the_commands_print_what_the_functions_give():
     from effbook.cli import app
 
@@ -124,10 +228,21 @@ def test_the_commands_print_what_the_functions_give():
     assert run(app, ["measured", "fig-3.7", "--csv", "--profile", "paper"]).stdout == measured_csv("fig-3.7", "paper")
     assert [one["id"] for one in json.loads(run(app, ["exhibits", "--json"]).stdout)] == list(register())
     assert "tab-3.12" in run(app, ["exhibits"]).stdout
+    assert "tab-3.12" not in run(app, ["exhibits", "--kind", "figure"]).stdout
+    assert "erratum" in run(app, ["errata", "--chapter", "nola"]).stdout
     assert "E2E" in run(app, ["show", "tab-3.10"]).stdout
 
 
-@pytest.mark.parametrize("arguments", [["show", "tab-3.100"], ["reported", "tab-3.12"], ["measured", "tab-3.12"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["show", "tab-3.100"],
+        ["reported", "tab-3.12"],
+        ["measured", "tab-3.12"],
+        ["exhibits", "--state", "wating"],
+        ["errata", "--chapter", "nolla"],
+    ],
+)
 def test_a_command_that_cannot_be_met_says_so_in_a_sentence(arguments, capsys):
     from effbook.cli import main
 
