@@ -6,7 +6,9 @@ import json
 import pytest
 
 from effbook.exhibits import exhibit, measured, recipe_of, recipes_of
-from effbook.exhibits.measure import matches, ran_as, summary
+from effbook.exhibits.measure import counted, looking, matches, ran_as, state_of, summary
+from effbook.exhibits.register import recipes_of_exhibit
+from effbook.exhibits.schema import Exhibit
 from effbook.experiments import records
 from effbook.experiments.fingerprint import fingerprint
 from effbook.experiments.recipe import Result
@@ -132,3 +134,76 @@ def test_recorded_runs_are_those_that_recipes_of_names():
         if run.fields["d"] == 8:
             record(run, "paper", coverage=1.0)
     assert summary(exhibit("fig-3.7"), "paper") == {"runs": 126, "recorded": 42, "stale": 0}
+
+
+def counts(row="nola"):
+    return cell_recipe("tab-3.17", row, "trainable")
+
+
+def test_an_exhibits_state_follows_its_records():
+    figure = exhibit("fig-3.7")
+    assert state_of(figure, "paper") == "not run"
+    record_seeds(0.9)
+    assert state_of(figure, "paper") == "partly"
+    for run in recipes_of("fig-3.7", "paper"):
+        record(run, "paper", coverage=1.0)
+    assert state_of(figure, "paper") == "measured"
+    assert state_of(figure, "mini") == "not run"
+    record_seeds(0.9, code="0123456789abcdef")
+    assert state_of(figure, "paper") == "stale"
+    assert state_of(exhibit("tab-3.18"), "mini") == "no run"
+
+
+def test_counts_alone_do_not_make_an_exhibit_with_runs_measured():
+    for row in ("trained", "pranc", "lora", "nola"):
+        record(counts(row), "paper", trainable=1)
+    found = exhibit("tab-3.17")
+    assert counted(found)
+    assert state_of(found, "mini") == "not run"
+    assert state_of(exhibit("tab-3.18"), "mini") == "no run"
+
+
+def test_an_exhibit_of_arithmetic_alone_is_measured_once_that_is_recorded_under_any_profile():
+    found = exhibit("fig-3.6")
+    assert state_of(found, "mini") == "not run"
+    rows = found.rows
+    for row in rows[:-1]:
+        record(cell_recipe("fig-3.6", row.id, "trainable"), "paper", trainable=1)
+    assert (state_of(found, "mini"), counted(found)) == ("partly", False)
+    record(cell_recipe("fig-3.6", rows[-1].id, "trainable"), "paper", trainable=1)
+    assert (state_of(found, "mini"), state_of(found, "paper"), counted(found)) == ("measured", "measured", True)
+
+
+def test_an_exhibit_waits_although_its_arithmetic_is_recorded(fields):
+    fields["rows"][0]["count"] = {"name": "nola-count", "model": "gpt2-l", "method": "lora", "rank": 1}
+    for row in fields["rows"]:
+        row["recipe"] = None
+    found = Exhibit.model_validate(fields | {"waits_for": "A recipe."})
+    assert (state_of(found, "paper"), counted(found)) == ("waiting", False)
+    record(recipe_of(found, found.row("a"), found.column("trainable")), "paper", trainable=1)
+    assert (state_of(found, "paper"), counted(found)) == ("waiting", True)
+
+
+def test_a_row_that_waits_leaves_its_exhibit_partly_measured_and_nothing_to_measure_is_a_drawing(fields):
+    fields["rows"][1] |= {"recipe": None, "waits_for": "A network."}
+    fields["columns"] = fields["columns"][1:]
+    fields["rows"][0]["values"].pop("trainable")
+    found = Exhibit.model_validate(fields | {"claims": []})
+    assert state_of(found, "paper") == "not run"
+    for run in recipes_of_exhibit(found, "paper"):
+        record(run, "paper", coverage=1.0)
+    assert state_of(found, "paper") == "partly"
+    fields["rows"][0] |= {"recipe": None, "waits_for": "A network."}
+    assert state_of(Exhibit.model_validate(fields | {"claims": []}), "paper") == "waiting"
+    assert (
+        state_of(Exhibit.model_validate(fields | {"claims": [], "rows": [], "why": "A drawing."}), "paper") == "drawing"
+    )
+
+
+def test_inside_looking_a_record_is_read_as_it_was():
+    record_seeds(0.9, 1.0, 0.8)
+    with looking():
+        assert measured("fig-3.7", "paper").cell(ROW, COLUMN).value == pytest.approx(0.9)
+        record_seeds(0.1, 0.1, 0.1)
+        assert measured("fig-3.7", "paper").cell(ROW, COLUMN).value == pytest.approx(0.9)
+    assert measured("fig-3.7", "paper").cell(ROW, COLUMN).value == pytest.approx(0.1)
