@@ -1,13 +1,26 @@
 """What notebooks call: an exhibit as HTML with badges and verdicts, and the parts of it."""
 
+import itertools
 from html import escape
 
 from effbook.exhibits import plots, theme
 from effbook.exhibits.claims import Judgement, judge
 from effbook.exhibits.counts import counts_text
-from effbook.exhibits.measure import Measured, Table, measured
-from effbook.exhibits.schema import Column, Row
-from effbook.exhibits.tables import count_mark, heading, judgements, measured_text, notes, reported_text, state_text
+from effbook.exhibits.measure import Measured, Table, measured, state_of
+from effbook.exhibits.schema import Column, Exhibit, Row
+from effbook.exhibits.tables import (
+    ORIGINS,
+    count_mark,
+    drawing_facts,
+    heading,
+    judgements,
+    measured_text,
+    notes,
+    numbered_notes,
+    reported_text,
+    state_text,
+    waits_text,
+)
 from effbook.experiments.profiles import check_profile
 
 RECORDS = "../../records/"  # seen from a notebook's page on the site
@@ -17,6 +30,7 @@ MEANING = {
     "lab": "one GPU at CIFAR scale; only the claims are judged",
     "paper": "the dissertation's own protocol",
 }
+SETTING = ' class="eff-set"'
 SIGNS = {"holds": "✓", "fails": "✗", "undecided": "~", "not run": "–"}
 STYLE = """<style>
 .eff-exhibit{margin:1rem 0}
@@ -29,7 +43,11 @@ background:none}
 .eff-exhibit tr.eff-group th{font-weight:700;padding-top:.6rem}
 .eff-exhibit tr.eff-measured td,.eff-exhibit tr.eff-measured th{padding-bottom:.45rem;font-weight:600}
 .eff-exhibit tr.eff-reported td{opacity:.8}
+.eff-exhibit thead th[colspan]{text-align:center}
 .eff-exhibit small{opacity:.75;font-weight:400}
+.eff-exhibit .eff-set{font-style:italic}
+.eff-exhibit dl{display:grid;grid-template-columns:max-content 1fr;gap:.15rem .8rem;font-size:.85rem}
+.eff-exhibit dt{font-weight:600}.eff-exhibit dd{margin:0}
 .eff-badge,.eff-verdict{display:inline-block;border:1px solid currentColor;border-radius:.7rem;padding:0 .5rem;
 font-size:.75rem;font-weight:600;line-height:1.5;white-space:nowrap}
 .eff-badge{color:#7a828c}.eff-badge.eff-mini{color:#0e7cb0}.eff-badge.eff-lab{color:#b3651f}
@@ -55,24 +73,49 @@ def chip(judgement: Judgement) -> str:
 
 
 def html(exhibit_id: str, profile: str, *, plot: bool = True) -> str:
-    """An exhibit in full: badge, table, plot, claims, errata, and links to the records."""
+    """An exhibit in full for a notebook: badge, table, plot, claims, errata, and links to the records."""
     table = measured(exhibit_id, check_profile(profile))
     found = table.exhibit
     where = f"{found.section}" if found.kind == "prose" else f"{found.id}, {found.section}"
-    parts = [
-        STYLE,
-        f'<div class="eff-exhibit" id="{escape(found.id)}">',
-        f"<p><strong>{escape(found.title)}</strong> <small>({escape(where)})</small> {badge(profile)}</p>",
-        f"<p><small>{escape(found.caption)}</small></p>" if found.caption else "",
-        table_html(table) if found.rows else "",
-        *(f"<p><small>{escape(note)}</small></p>" for note in notes(table)),
-        plot_html(exhibit_id, profile) if plot else "",
-        claims_html(table),
-        _errata(table),
-        _records(table),
-        "</div>",
-    ]
+    head = f"<p><strong>{escape(found.title)}</strong> <small>({escape(where)})</small> {badge(profile)}</p>"
+    return _joined([STYLE, _opening(found), head, *_body(table, plot=plot), "</div>"])
+
+
+def printed_html(exhibit_id: str, profile: str, *, links: str = "", errata: str = "") -> str:
+    """An exhibit in full for the book's pages of its chapter: nothing folded but the records, nothing drawn.
+
+    Its heading and STYLE are the page's. `links` stands in its first line; `errata` leads to the page of errata.
+    """
+    table = measured(exhibit_id, check_profile(profile))
+    found = table.exhibit
+    word = f'<span class="eff-state">{state_of(found, profile)}</span>'
+    head = f"<p><small>Section {escape(found.section)}.</small> {word} {badge(profile)} {links}</p>"
+    return _joined([_opening(found), head, *_body(table, plot=False, folded=False, errata=errata), "</div>"])
+
+
+def _joined(parts: list[str]) -> str:
     return "\n".join(part for part in parts if part)
+
+
+def _opening(found: Exhibit) -> str:
+    return f'<div class="eff-exhibit" id="{escape(found.id)}">'
+
+
+def _body(table: Table, *, plot: bool, folded: bool = True, errata: str = "") -> list[str]:
+    found = table.exhibit
+    facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in drawing_facts(found))
+    return [
+        f"<p><small>{escape(found.caption)}</small></p>" if found.caption else "",
+        f"<dl>{facts}</dl>" if facts else "",
+        table_html(table) if found.rows else "",
+        notes_html(found),
+        *(f"<p><small>{escape(note)}</small></p>" for note in (waits_text(found), *notes(table)) if note),
+        plot_html(found.id, table.profile) if plot else "",
+        claims_html(table),
+        errata_html(found, folded=folded, link=errata),
+        readings_html(found, folded=folded),
+        _records(table),
+    ]
 
 
 def table_html(table: Table) -> str:
@@ -80,8 +123,8 @@ def table_html(table: Table) -> str:
 
     A column of counts has its badge in its head; a line with nothing but counts says so.
     """
-    found = table.exhibit
-    head = "".join(f'<th scope="col">{_head(column)}</th>' for column in found.columns)
+    found, numbers = table.exhibit, numbered_notes(table.exhibit)
+    reported = "reported, " if next(table.with_values(), None) else ""  # from here on told apart from measured
     lines, group = [], ""
     for row in found.rows:
         if row.group and row.group != group:
@@ -89,10 +132,13 @@ def table_html(table: Table) -> str:
             wide = len(found.columns) + 1
             lines.append(f'<tr class="eff-group"><th scope="rowgroup" colspan="{wide}">{escape(group)}</th></tr>')
         cells = [table.cell(row.id, column.id) for column in found.columns]
-        printed = "".join(f"<td>{_printed(row, column)}</td>" for column in found.columns)
-        origin = {"own": "reported", "rerun": "reported, rival rerun", "quoted": "reported, quoted"}[row.origin]
+        printed = "".join(
+            f"<td{SETTING if column.setting else ''}>{_printed(row, column, numbers)}</td>" for column in found.columns
+        )
+        name = escape(row.short) + _marks(row.footnotes.get("row"), numbers.get(row.waits_for))
         lines.append(
-            f'<tr class="eff-reported"><th scope="row">{escape(row.short)} <small>{origin}</small></th>{printed}</tr>'
+            f'<tr class="eff-reported"><th scope="row">{name} <small>{reported}{ORIGINS[row.origin]}</small></th>'
+            f"{printed}</tr>"
         )
         if any(cell.value is not None for cell in cells):
             ours = "".join(f"<td>{_ours(row, c, cell)}</td>" for c, cell in zip(found.columns, cells, strict=True))
@@ -102,20 +148,51 @@ def table_html(table: Table) -> str:
     body = "\n".join(lines)
     return (
         f'<div class="eff-scroll" tabindex="0" role="region" aria-label="{escape(found.title)}"><table>'
-        f'<thead><tr><th scope="col"></th>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
+        f"<thead>{_heads(found)}</thead>\n<tbody>\n{body}\n</tbody></table></div>"
     )
 
 
+def _heads(found: Exhibit) -> str:
+    """The head: what the rows are called, and the columns, those of one group under its name."""
+    keys = list(dict.fromkeys(key for row in found.rows for key in row.label if key))
+    grouped = any(column.group for column in found.columns)
+    deep = ' rowspan="2"' if grouped else ""
+    upper, lower = [f'<th scope="col"{deep}>{escape(", ".join(keys))}</th>'], []
+    for name, of in itertools.groupby(found.columns, key=lambda column: column.group):
+        columns = list(of)
+        if name:
+            upper.append(f'<th scope="colgroup" colspan="{len(columns)}">{escape(name)}</th>')
+        cells = [f'<th scope="col"{"" if name else deep}>{_head(column)}</th>' for column in columns]
+        (lower if name else upper).extend(cells)
+    return f"<tr>{''.join(upper)}</tr>" + (f"<tr>{''.join(lower)}</tr>" if grouped else "")
+
+
 def _head(column: Column) -> str:
-    text = escape(heading(column))
+    text = escape(heading(column, group=False))
+    if column.setting:
+        return f"{text} <small>setting</small>"
     return f"{text} {badge('paper', arithmetic=True)}" if column.arithmetic else text
 
 
-def _printed(row: Row, column: Column) -> str:
+def _printed(row: Row, column: Column, numbers: dict[str, int]) -> str:
     text = escape(reported_text(row, column))
-    if note := row.notes.get(column.id):
-        return f'<span title="{escape(note)}">{text}<sup>†</sup></span>'
-    return f"<strong>{text}</strong>" if row.marks.get(column.id) == "best" else text
+    tag = {"best": "strong", "near": "u"}.get(row.marks.get(column.id, ""))
+    text = f"<{tag}>{text}</{tag}>" if tag else text
+    return text + _marks(row.footnotes.get(column.id), numbers.get(row.notes.get(column.id)))
+
+
+def _marks(printed: str | None, number: int | None) -> str:
+    """The dissertation's footnote mark, and the number of our note."""
+    ours = f"[{number}]" if number else ""
+    return f"<sup>{escape(printed or '')}{ours}</sup>" if printed or ours else ""
+
+
+def notes_html(found: Exhibit) -> str:
+    """The footnotes, spelled out, and our notes on single cells and rows."""
+    marks = "".join(f"<br><sup>{escape(mark)}</sup> {escape(text)}" for mark, text in found.footnotes.items())
+    ours = "".join(f"<br>[{number}] {escape(text)}" for text, number in numbered_notes(found).items())
+    told = (marks + ours).removeprefix("<br>").replace("<br>", "<br/>")
+    return f'<p class="eff-notes"><small>{told}</small></p>' if told else ""
 
 
 def _ours(row: Row, column: Column, cell: Measured) -> str:
@@ -141,19 +218,35 @@ def plot_html(exhibit_id: str, profile: str) -> str:
 
 def claims_html(table: Table) -> str:
     """The claims with their verdicts."""
-    lines = [
-        f"<li>{chip(j)} {escape(j.claim.text)} <small>{escape(j.claim.source)}"
-        + (f". {escape(j.why)}" if j.why else "")
-        + "</small></li>"
-        for j in judgements(table)
-    ]
+    lines = []
+    for j in judgements(table):
+        disputed = "the printed values contradict it" if j.claim.disputed else ""
+        told = ". ".join(text.rstrip(".") for text in (j.claim.source, disputed, j.why, j.claim.note) if text)
+        lines.append(f"<li>{chip(j)} {escape(j.claim.text)} <small>{escape(told)}</small></li>")
     return f'<ul class="eff-claims">{"".join(lines)}</ul>' if lines else ""
 
 
-def _errata(table: Table) -> str:
-    told = "".join(f"<li>{escape(e.text)} <em>{escape(e.decided)}</em></li>" for e in table.exhibit.errata)
-    n = len(table.exhibit.errata)
-    return f"<details><summary>{n} in the text to set right</summary><ul>{told}</ul></details>" if n else ""
+def errata_html(found: Exhibit, *, folded: bool = True, link: str = "") -> str:
+    """Where the dissertation contradicts itself, and what was decided."""
+    lines = [f"{escape(e.text)} <em>{escape(e.decided)}</em>" for e in found.errata]
+    more = f' <a href="{escape(link)}">among all errata</a>' if link else ""
+    return _details(f"{len(lines)} {'erratum' if len(lines) == 1 else 'errata'}", lines, folded=folded, more=more)
+
+
+def readings_html(found: Exhibit, *, folded: bool = True) -> str:
+    """What was set right in the machine-read text."""
+    lines = [
+        f"{escape(r.where)}: read <q>{escape(r.read)}</q>, taken as <q>{escape(r.taken)}</q>. "
+        f"<em>{escape(r.because)}</em>"
+        for r in found.set_right
+    ]
+    return _details(f"{len(lines)} set right in our reading of the text", lines, folded=folded)
+
+
+def _details(title: str, lines: list[str], *, folded: bool, more: str = "") -> str:
+    told = "".join(f"<li>{line}</li>" for line in lines)
+    opened = "" if folded else ' open="open"'
+    return f"<details{opened}><summary>{title}{more}</summary><ul>{told}</ul></details>" if lines else ""
 
 
 def _records(table: Table) -> str:

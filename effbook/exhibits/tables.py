@@ -93,11 +93,11 @@ def count_mark(row: Row, column: Column, cell: Measured) -> str:
     return "matches" if matches(row, column, cell.value) else "differs"
 
 
-def heading(column: Column) -> str:
+def heading(column: Column, *, group: bool = True) -> str:
     """The column's label with its group, unit and direction."""
     arrow = {"higher": " ↑", "lower": " ↓", "none": ""}[column.direction]
     unit = f" [{column.unit}]" if column.unit and not column.arithmetic else ""
-    return f"{column.group} {column.label}".strip() + unit + arrow
+    return f"{column.group if group else ''} {column.label}".strip() + unit + arrow
 
 
 def judgements(table: Table) -> list[Judgement]:
