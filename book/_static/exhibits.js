@@ -7,7 +7,7 @@ document.addEventListener("DOMContentLoaded", () => {
   const shown = root.querySelector("output");
   const fits = (row, key, value) => {
     if (key === "text") return row.textContent.toLowerCase().includes(value.toLowerCase());
-    return row.dataset[key].split(key === "verdicts" ? "|" : " ").includes(value);
+    return row.dataset[key].split("|").includes(value);
   };
   const apply = () => {
     const chosen = controls.filter((control) => control.value).map((control) => [control.dataset.filter, control.value]);

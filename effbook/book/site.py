@@ -23,13 +23,13 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import nbformat
-import yaml
 from filelock import FileLock
 
 from effbook.book import pages
 from effbook.book.check import check_site
 from effbook.book.notebooks import environment, notebook_parameters, run_notebook
 from effbook.book.parameters import parse_parameters
+from effbook.book.places import toc_files
 from effbook.errors import EffbookError
 
 MATHJAX = "tex-svg-full.js"  # one file, no fonts: works from file:// in every browser
@@ -104,20 +104,8 @@ def serve(port: int = 8000) -> None:
 
 def toc_notebooks(root: Path) -> list[str]:
     """The notebooks that _toc.yml names, as paths from the root, in order."""
-    found: list[str] = []
-
-    def walk(part: object) -> None:
-        if isinstance(part, dict):
-            if str(part.get("file", "")).startswith("notebooks/"):
-                found.append(f"{part['file'].removesuffix('.ipynb')}.ipynb")
-            for value in part.values():
-                walk(value)
-        elif isinstance(part, list):
-            for value in part:
-                walk(value)
-
-    walk(yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8")))
-    return found
+    files = [name for name in toc_files(root) if name.startswith("notebooks/")]
+    return [f"{name.removesuffix('.ipynb')}.ipynb" for name in files]
 
 
 def execute(root: Path, name: str, *, profile: str, work: Path, fresh: bool = False) -> bool:

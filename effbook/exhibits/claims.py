@@ -180,7 +180,7 @@ def _read(cell: Cell, tables: Tables) -> _Side:
     if found.state == "partial":
         return _Side(why=f"{found.n} of {found.planned} seeds recorded")
     if found.state != "measured":
-        words = {"no value": found.note, "no run": found.note, "none": "no run of ours measures it"}
+        words = {"no value": found.note, "no run": found.note, "none": "no recipe measures it yet"}
         return _Side(why=words.get(found.state) or NOT_YET)
     if found.exact:
         return _Side(exact=found.value, keys=found.keys)

@@ -39,7 +39,8 @@ STYLE = """<style>
 .eff-exhibit th,.eff-exhibit td{padding:.2rem .6rem;text-align:right;white-space:nowrap;border:0;color:inherit;
 background:none}
 .eff-exhibit thead th{border-bottom:1px solid #7a828c;vertical-align:bottom;white-space:normal;min-width:3.5rem}
-.eff-exhibit tbody th{text-align:left;font-weight:500}
+.eff-exhibit tbody th,.eff-exhibit thead tr:first-child th:first-child{text-align:left}
+.eff-exhibit tbody th{font-weight:500}
 .eff-exhibit tr.eff-group th{font-weight:700;padding-top:.6rem}
 .eff-exhibit tr.eff-measured td,.eff-exhibit tr.eff-measured th{padding-bottom:.45rem;font-weight:600}
 .eff-exhibit tr.eff-reported td{opacity:.8}

@@ -34,6 +34,7 @@ MEASURED = (*REPORTED, "seeds", "spread", "record")
 STYLES = {"holds": "green", "fails": "red", "undecided": "yellow", "not run": "dim"}
 STATE_STYLES = {"measured": "green", "partly": "cyan", "stale": "yellow"}  # the others: dim
 ORIGINS = {"own": "own run", "rerun": "rival rerun", "computed": "computed", "quoted": "quoted"}
+KINDS = ("table", "figure", "prose")
 DASH = "printed as a dash"  # how the note of a null begins where the table prints one
 
 
@@ -306,7 +307,7 @@ def chosen(listed: list[dict], profile: str, **words: str | None) -> list[dict]:
 
     Raises EffbookError with near names for a word that none of them can be.
     """
-    known = {"chapter": CHAPTERS, "kind": ("table", "figure", "prose"), "state": STATES, "verdict": VERDICTS}
+    known = {"chapter": CHAPTERS, "kind": KINDS, "state": STATES, "verdict": VERDICTS}
     for name, word in words.items():
         if word is not None and word not in known[name]:
             raise EffbookError(f"there is no {name} {word!r}", nearest(word, list(known[name])))
@@ -319,21 +320,29 @@ def chosen(listed: list[dict], profile: str, **words: str | None) -> list[dict]:
     return [one for one in listed if all(word is None or word in has(one, name) for name, word in words.items())]
 
 
-def counts_of(listed: list[dict], profile: str) -> list[str]:
-    """What a list of exhibits holds, in lines: how many of each kind, of each state, and of each verdict."""
-    numbered = [one for one in listed if one["kind"] != "prose"]
-    states = [one["profiles"][profile]["state"] for one in numbered]
+def tally(listed: list[dict], profile: str) -> dict[str, dict[str, int]]:
+    """How many of a list are of each kind and, numbered exhibits alone, in each state; how many claims, by verdict."""
+    states = [one["profiles"][profile]["state"] for one in listed if one["kind"] != "prose"]
     verdicts = [claim["verdicts"][profile] for one in listed for claim in one["claims"]]
-    tables = sum(one["kind"] == "table" for one in numbered)
-    prose = len(listed) - len(numbered)
+    kinds = [one["kind"] for one in listed]
+    return {
+        "kind": {kind: kinds.count(kind) for kind in KINDS},
+        "state": {state: states.count(state) for state in STATES if state in states},
+        "verdict": {verdict: verdicts.count(verdict) for verdict in VERDICTS if verdict in verdicts},
+    }
+
+
+def counts_of(listed: list[dict], profile: str) -> list[str]:
+    """The same in lines for people."""
+    told = tally(listed, profile)
+    tables, figures, prose = (told["kind"][kind] for kind in KINDS)
     apart = f"; counted apart, {prose} with numbers that stand in prose only" if prose else ""
-    lines = [
-        f"{len(numbered)} exhibits: {tables} tables, {len(numbered) - tables} figures{apart}",
-        f"under {profile}: " + ", ".join(f"{states.count(state)} {state}" for state in STATES if state in states),
-        f"{len(verdicts)} claims: " + ", ".join(f"{verdicts.count(v)} {v}" for v in VERDICTS if v in verdicts),
+    return [
+        f"{tables + figures} exhibits: {tables} tables, {figures} figures{apart}",
+        f"under {profile}: " + ", ".join(f"{n} {state}" for state, n in told["state"].items()),
+        f"{sum(told['verdict'].values())} claims: " + ", ".join(f"{n} {word}" for word, n in told["verdict"].items()),
         f"{sum(one['errata'] for one in listed)} errata",
     ]
-    return [line for line in lines if not line.endswith(": ")]
 
 
 def runs_text(one: dict, profile: str) -> str:

@@ -1,6 +1,16 @@
-"""The generated parts of a chapter's page: its claims with their verdicts, and its ledger."""
+"""The generated pages: the list of all exhibits, chapters as printed, errata, and a chapter's ledger."""
 
-from effbook.book import pages
+import re
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from effbook.book import pages, printed
+from effbook.book.overview import exhibits_html
+from effbook.book.places import Places, toc_files
+from effbook.book.site import repository_root
+from effbook.exhibits import exhibits_json, register
+from effbook.exhibits.schema import CHAPTERS
 
 ENTRY = {
     "threshold": "<= 1.05",
@@ -9,16 +19,35 @@ ENTRY = {
     "ratio": {"value": 1.0649, "low": 1.01, "high": 1.1, "a": 1234.4, "b": 1159.2, "unit": "ms", "pairs": 15},
     "provenance": {"device": "two cores", "threads": 2},
 }
+STATES = {"mini": {"runs": 6, "recorded": 4, "stale": 1, "state": "partly"}, "paper": {"recorded": 0}}
 ONE = {
     "id": "tab-3.17",
     "kind": "table",
-    "title": "Training",
+    "title": "Rank & <size>",
     "section": "3.2",
+    "chapter": "nola",
     "notebook": "notebooks/nola/scratch.ipynb",
+    "why": None,
+    "waits_for": None,
     "systems": ["nola"],
-    "profiles": {},
+    "profiles": STATES,
     "claims": [{"id": "a", "text": "It works.", "verdicts": {"mini": "not run", "lab": "not run", "paper": "fails"}}],
+    "errata": 2,
 }
+WAITS = ONE | {
+    "id": "fig-2.1",
+    "kind": "figure",
+    "chapter": "cmsf",
+    "notebook": "notebooks/cmsf/method.ipynb",
+    "waits_for": "The recipes of a chapter.",
+    "profiles": {"mini": {"runs": 0, "recorded": 0, "stale": 0, "state": "waiting"}, "paper": {"recorded": 3}},
+    "claims": [],
+    "errata": 0,
+}
+NOWHERE = Places(shown={}, pages=set())
+EVERYWHERE = Places(
+    shown={"notebooks/nola/scratch": {"tab-3.17"}}, pages={"book/errata", "book/printed/nola", "book/printed/cmsf"}
+)
 
 
 def test_a_ratio_that_misses_its_figure_is_shown_as_missed():
@@ -31,22 +60,120 @@ def test_a_ledger_that_was_not_measured_says_so():
 
 
 def test_a_verdict_of_another_scale_is_shown_with_its_own_badge():
-    html = pages.exhibits_html([ONE], profile="mini", pages=set(), filters=False)
+    html = exhibits_html([ONE], profile="mini", where=NOWHERE, filters=False)
     assert html.index("not run") < html.index("fails")
     assert "eff-paper" in html
     assert "eff-lab" not in html
     assert "data-filter" not in html
 
 
-def test_a_chapters_table_links_from_its_own_folder():
-    html = pages.exhibits_html([ONE], profile="mini", pages={"notebooks/nola/scratch"}, root="../../")
-    assert 'href="../../notebooks/nola/scratch.html"' in html
-
-
 def test_a_claim_on_counts_alone_has_one_verdict_at_paper_scale():
     counted = {name: "holds" for name in ("smoke", "mini", "lab", "paper")}
     one = ONE | {"claims": [{"id": "a", "text": "It is small.", "verdicts": counted}]}
-    html = pages.exhibits_html([one], profile="mini", pages=set(), filters=False)
+    html = exhibits_html([one], profile="mini", where=NOWHERE, filters=False)
     assert html.count("holds</span>") == 1
     assert "paper, arithmetic" in html
     assert "eff-mini" not in html
+
+
+def test_the_overview_names_state_and_verdict_of_each_exhibit():
+    html = exhibits_html([ONE, WAITS], profile="mini", where=NOWHERE)
+    assert "Rank &amp; &lt;size&gt;" in html
+    assert "4 of 6 runs recorded, 1 stale" in html
+    assert "The recipes of a chapter. Arithmetic of it is recorded." in html
+    assert 'data-chapter="cmsf" data-kind="figure" data-state="waiting" data-verdict=""' in html
+    assert 'data-state="partly" data-verdict="not run"' in html
+    assert "href" not in html.partition("<table")[2]
+
+
+def test_the_overview_counts_above_and_each_count_filters():
+    html = exhibits_html([ONE, WAITS, WAITS | {"id": "prose-2.1", "kind": "prose"}], profile="mini", where=NOWHERE)
+    above = html.partition("<table")[0]
+    assert "<strong>2 exhibits</strong>" in above
+    for key, word, told in (
+        ("kind", "table", "1 tables"),
+        ("kind", "prose", "1 with numbers"),
+        ("state", "waiting", "1 waiting"),  # what stands in prose is no exhibit
+        ("verdict", "not+run", "1 not run"),
+    ):
+        assert re.search(rf'href="\?{key}={re.escape(word)}">{told}', above), told
+    assert 'option value="cmsf">Constrained mean shift' in above
+    assert "SimReg" not in above
+
+
+def test_a_row_links_to_the_printed_page_and_to_the_notebook_that_shows_it():
+    html = exhibits_html([ONE, WAITS], profile="mini", where=EVERYWHERE, root="../../")
+    first, second = html.split("<tr id=")[1:]
+    assert 'href="../../book/printed/nola.html#tab-3.17"' in first
+    assert 'href="../../notebooks/nola/scratch.html#tab-3.17"' in first
+    assert 'href="../../book/errata.html#tab-3.17">2 errata' in first
+    assert 'href="../../book/printed/cmsf.html#fig-2.1"' in second
+    assert "notebook" not in second
+    hidden = Places(shown={"notebooks/nola/scratch": set()}, pages=set())
+    assert 'scratch.html"' in exhibits_html([ONE], profile="mini", where=hidden)
+
+
+@pytest.fixture(scope="module")
+def listed():
+    return exhibits_json(("mini",))
+
+
+def test_every_chapter_has_a_page_that_the_table_of_contents_names():
+    files = toc_files(repository_root())
+    assert {f"book/printed/{chapter}" for chapter in CHAPTERS} | {"book/exhibits", "book/errata"} <= set(files)
+
+
+def test_a_chapters_page_holds_each_of_its_exhibits_once_in_full(listed):
+    where = Places(shown={}, pages=set(toc_files(repository_root())))
+    for chapter in CHAPTERS:
+        found = [one for one in register().values() if one.chapter == chapter]
+        text = printed.printed_page(chapter, found, listed, where, profile="mini")
+        assert text.count("<style>") == 1
+        assert len(re.findall("^## ", text, re.MULTILINE)) == len(found)
+        for one in found:
+            block = re.search(rf'^<div class="eff-exhibit" id="{re.escape(one.id)}">.*?^```$', text, re.M | re.S)[0]
+            told = "".join(ET.fromstring(block.removesuffix("```")).itertext())
+            parts = [one.caption, one.waits_for and one.waits_for.rstrip("."), *one.footnotes.values()]
+            parts += [part for e in one.errata for part in (e.text, e.decided)]
+            parts += [part for r in one.set_right for part in (r.where, r.read, r.taken, r.because)]
+            parts += [part for c in one.claims for part in (c.text, c.source.rstrip("."))]
+            parts += [note for row in one.rows for note in row.notes.values()]
+            parts += [one.figure.shows, one.figure.given, one.figure.drawn_by] if one.figure else []
+            parts += [value for row in one.rows for value in (*row.values.values(), *row.spreads.values())]
+            missing = [part for part in parts if part and part not in told]
+            assert not missing, (one.id, missing[:3])
+            assert not one.errata or f'href="../../book/errata.html#{one.id}"' in block
+
+
+def test_exhibits_stand_in_the_dissertations_order():
+    def order(*sections):
+        one = register()["tab-3.12"]
+        made = [
+            one.model_copy(update={"id": f"{kind[:3]}-{i}", "kind": kind, "section": section})
+            for i, (kind, section) in enumerate(sections)
+        ]
+        return [int(each.id[4:]) for each in printed.in_order(made)]
+
+    assert order(("table", "3.2.9"), ("figure", "3.2.10"), ("figure", "A.1"), ("table", "B.1")) == [0, 1, 2, 3]
+    assert order(("figure", "3.1"), ("figure", "3.3"), ("table", "3.2"), ("table", "A.1")) == [0, 2, 1, 3]
+    assert order(("table", "3.3"), ("table", "3.2"), ("figure", "3.3")) == [2, 0, 1]  # by number, whatever the section
+
+
+def test_all_errata_stand_on_one_page_and_apart_what_was_set_right_in_our_text(listed):
+    where = Places(shown={}, pages=set(toc_files(repository_root())))
+    text = printed.errata_page(list(register().values()), listed, where)
+    first, second = text.split("(set-right)=")
+    blocks = "".join(re.findall(r"^```\{raw\} html\n(.*?)^```$", first, re.M | re.S))
+    told = "".join(ET.fromstring(f"<div>{blocks}</div>").itertext())
+    for one in register().values():
+        assert all(e.text in told and e.decided in told for e in one.errata), one.id
+        assert first.count(f'<p id="{one.id}">') == bool(one.errata)
+        assert not one.errata or f'href="../book/printed/{one.chapter}.html#{one.id}"' in first
+        assert (f'href="../book/printed/{one.chapter}.html#{one.id}"' in second) == bool(one.set_right), one.id
+    assert f"{sum(len(one.errata) for one in register().values())} entries" in first
+
+
+def test_a_title_is_printed_as_it_is():
+    assert printed.plain("A_1 < *B* `c` $d$ [e]") == r"A\_1 \< \*B\* \`c\` \$d\$ \[e\]"
+    assert printed.name_of("tab-B.12") == "Table B.12"
+    assert printed.name_of("prose-3.2.4.6-time") == "Prose of section 3.2.4.6"

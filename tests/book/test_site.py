@@ -1,39 +1,17 @@
 """Building the site: a tiny book, what is generated for it, and the whole book at smoke."""
 
+import importlib
 import shutil
 
 import nbformat
 import pytest
 
-from effbook.book import pages, site
+from effbook import exhibits
+from effbook.book import site
 from effbook.errors import EffbookError
+from effbook.exhibits import register
 
-LISTED = [
-    {
-        "id": "tab-3.12",
-        "kind": "table",
-        "title": "Rank & <size>",
-        "section": "3.2.4.1",
-        "notebook": "notebooks/nola/language.ipynb",
-        "reported": True,
-        "why": None,
-        "systems": ["nola"],
-        "profiles": {"mini": {"runs": 6, "recorded": 4, "stale": 1}},
-        "claims": [{"id": "a", "text": "It holds.", "verdicts": {"mini": "holds", "paper": "not run"}}],
-    },
-    {
-        "id": "fig-3.6",
-        "kind": "figure",
-        "title": "The method",
-        "section": "3.2.1",
-        "notebook": "notebooks/nola/method.ipynb",
-        "reported": False,
-        "why": "a drawing",
-        "systems": ["nola"],
-        "profiles": {"mini": {"runs": 0, "recorded": 0, "stale": 0}},
-        "claims": [],
-    },
-]
+SHOWN = "from effbook.exhibits import page\n\npage.show('tab-3.17', profile, plot=False)"
 
 
 @pytest.fixture
@@ -44,18 +22,23 @@ def tiny(tmp_path, monkeypatch, write_notebook):
     (root / "notebooks").mkdir()
     shutil.copy(site.repository_root() / "_config.yml", root)
     (root / "_toc.yml").write_text(
-        "format: jb-book\nroot: book/index\nchapters:\n- file: notebooks/a\n- file: book/exhibits\n"
+        "format: jb-book\nroot: book/index\nchapters:\n- file: notebooks/a\n- file: book/reading\n"
+        "- file: book/exhibits\n  sections:\n  - file: book/printed/nola\n- file: book/errata\n"
     )
     (root / "book" / "index.md").write_text("# Tiny\n\nSee {doc}`../notebooks/a`: $x^2$.\n")
     (root / "book" / "reading.md").write_text("# Reading\n")
     (root / "book" / "references.bib").write_text("")
     (root / "book" / "records" / "mini" / "nola").mkdir(parents=True)
     (root / "book" / "records" / "mini" / "nola" / "r.json").write_text("{}")
-    cells = ['profile: str = "mini"  # smoke, mini, lab or paper', "print(profile, 'here')"]
+    cells = ['profile: str = "mini"  # smoke, mini, lab or paper', "print(profile, 'here')", SHOWN]
     write_notebook(root / "notebooks" / "a.ipynb", cells, title="A notebook")
     (tmp_path / "mathjax.js").write_text("// stands for MathJax")
     monkeypatch.setattr(site, "mathjax", lambda: tmp_path / "mathjax.js")
-    monkeypatch.setattr(pages, "EXHIBITS_INTRO", "# All exhibits\n\n")
+    monkeypatch.setenv("EFFBOOK_RECORDS", str(root / "book" / "records"))
+    known = {name: one.model_copy(update={"notebook": "notebooks/a.ipynb"}) for name, one in register().items()}
+    few = {name: known[name] for name in ("fig-3.7", "tab-3.17", "tab-3.18")}
+    monkeypatch.setattr(exhibits, "register", lambda: few)
+    monkeypatch.setattr(importlib.import_module("effbook.exhibits.tables"), "register", lambda: few)
     return root
 
 
@@ -70,7 +53,15 @@ def test_a_tiny_book_is_built_without_a_warning_and_only_what_changed_runs_again
     assert (html / "records" / "mini" / "nola" / "r.json").is_file()
     assert (html / "_static" / "mathjax" / site.MATHJAX).is_file()
     assert "_static/mathjax" in (html / "book" / "index.html").read_text()
-    assert 'id="tab-3.12"' in (html / "book" / "exhibits.html").read_text()
+    overview = (html / "book" / "exhibits.html").read_text()
+    assert 'href="../notebooks/a.html#tab-3.17"' in overview  # which the notebook shows
+    assert 'href="../notebooks/a.html"' in overview  # which does not show fig-3.7
+    assert 'href="../book/printed/nola.html#fig-3.7"' in overview
+    assert 'href="../book/errata.html#tab-3.18"' in overview
+    printed = (html / "book" / "printed" / "nola.html").read_text()
+    assert [printed.count(f'id="{name}"') for name in ("fig-3.7", "tab-3.17", "tab-3.18")] == [1, 1, 1]
+    assert printed.count(".eff-exhibit{margin") == 1
+    assert 'href="../book/printed/nola.html#tab-3.18"' in (html / "book" / "errata.html").read_text()
 
     site.build("mini", root=tiny, say=said.append)
     assert [line.rsplit(": ")[-1] for line in said if "a.ipynb" in line] == ["executed", "unchanged"]
@@ -93,17 +84,6 @@ def test_every_notebook_of_the_repository_is_in_the_table_of_contents():
     root = site.repository_root()
     listed = set(site.toc_notebooks(root))
     assert listed == {path.relative_to(root).as_posix() for path in (root / "notebooks").glob("*/*.ipynb")}
-
-
-def test_the_overview_names_state_and_verdict_and_links_to_pages_that_exist():
-    html = pages.exhibits_html(LISTED, profile="mini", pages={"notebooks/nola/method"})
-    assert 'href="../notebooks/nola/method.html"' in html
-    assert "language.html" not in html
-    assert "Rank &amp; &lt;size&gt;" in html
-    assert "4 of 6 runs recorded, 1 stale" in html
-    assert "a drawing" in html
-    assert 'class="eff-verdict eff-holds"' in html
-    assert 'data-verdicts="holds"' in html
 
 
 def test_an_injected_cell_is_shown_only_where_it_changes_something():
