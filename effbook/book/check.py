@@ -1,8 +1,11 @@
 """Looks for anything that a browser would load from elsewhere for a built site; links that a reader clicks are fine."""
 
+import functools
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 from effbook.errors import EffbookError
 
@@ -36,11 +39,13 @@ class _Loads(HTMLParser):
         super().__init__()
         self.remote: list[str] = []
         self.local: list[str] = []
+        self.ids: set[str] = set()
         self._in_style = False
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attributes}
         self._in_style = tag == "style"
+        self.ids |= {given[name] for name in ("id", "name") if name in given}
         relations = set(given.get("rel", "").lower().split())
         for name, value in given.items():
             loads = (tag, name) in LOADING or (tag == "link" and name == "href" and relations & LOADING_RELATIONS)
@@ -72,10 +77,11 @@ def remote_assets(site: Path) -> dict[str, list[str]]:
 
 
 def broken_links(site: Path) -> dict[str, list[str]]:
-    """Find references of pages to files that the site doesn't have: {page: [addresses]}."""
+    """Find references of pages to files, or places on pages, that the site doesn't have: {page: [addresses]}."""
     found = {}
+    read = functools.cache(_read)
     for path in _pages(site):
-        missing = [address for address in _read(path).local if not _exists(path, address)]
+        missing = [address for address in read(path).local if not _exists(path, address, read)]
         if missing:
             found[path.relative_to(site).as_posix()] = missing
     return found
@@ -104,8 +110,12 @@ def _read(path: Path) -> _Loads:
     return page
 
 
-def _exists(page: Path, address: str) -> bool:
-    target = re.split(r"[?#]", address, maxsplit=1)[0]
-    if not target or re.match(r"[a-z][a-z0-9+.-]*:", target, re.IGNORECASE):  # an anchor; data:, mailto:, javascript:
+def _exists(page: Path, address: str, read: Callable[[Path], _Loads]) -> bool:
+    if re.match(r"[a-z][a-z0-9+.-]*:", address, re.IGNORECASE):  # data:, mailto:, javascript:
         return True
-    return (page.parent / target).exists()
+    name, _, anchor = address.partition("#")
+    name = unquote(name.partition("?")[0])
+    target = (page.parent / name).resolve() if name else page
+    if not target.exists():
+        return False
+    return not anchor or target.suffix != ".html" or unquote(anchor) in read(target).ids

@@ -49,9 +49,10 @@ def test_links_for_the_reader_and_files_of_the_site_are_fine(tmp_path):
     check_site(site(tmp_path, body, css="p { background: url(x.png) }"))
 
 
-def test_a_link_to_a_file_that_is_not_there_is_found(tmp_path):
-    body = '<a href="gone.html#part">x</a><a href="page.html#part">y</a><a href="#here">z</a>'
-    assert broken_links(site(tmp_path, body)) == {"page.html": ["gone.html#part"]}
+def test_a_link_to_a_file_or_a_place_that_is_not_there_is_found(tmp_path):
+    body = '<p id="here">h</p><a href="gone.html#part">x</a><a href="page.html?a=1#here">y</a><a href="#there">z</a>'
+    body += '<a href="page.html#there">v</a><a href="#">top</a><a href="?a=1">w</a><a href="style.css#x">u</a>'
+    assert broken_links(site(tmp_path, body)) == {"page.html": ["gone.html#part", "#there", "page.html#there"]}
 
 
 def test_the_first_finding_is_told_in_one_sentence(tmp_path):

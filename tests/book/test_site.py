@@ -104,5 +104,12 @@ def test_an_injected_cell_is_shown_only_where_it_changes_something():
 @pytest.mark.slow
 def test_the_whole_book_builds_at_smoke_without_a_warning(tmp_path):
     html = site.build("smoke", work=tmp_path, say=lambda line: None)
-    for name in ("book/index", "book/nola/index", "book/exhibits", "notebooks/nola/method"):
+    for name in (
+        "book/index",
+        "book/nola/index",
+        "book/exhibits",
+        "book/printed/nola",
+        "book/errata",
+        "notebooks/nola/method",
+    ):
         assert (html / f"{name}.html").is_file()
