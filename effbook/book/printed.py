@@ -38,7 +38,8 @@ def printed_page(chapter: str, found: list[Exhibit], listed: list[dict], where: 
         notebook, errata = where.notebook(entries[one.id]), where.errata(entries[one.id])
         links = f'<a href="../../{notebook}">in its notebook</a>' if notebook else ""
         html = printed_html(one.id, profile, links=links, errata=f"../../{errata}" if errata else "")
-        parts += [f"## {plain(name_of(one.id))}: {plain(one.title)}\n\n", raw(html)]
+        anchor = raw(f'<span class="eff-anchor" id="{escape(one.id)}"></span>')  # above the heading, to show it too
+        parts += [anchor, f"## {plain(name_of(one.id))}: {plain(one.title)}\n\n", raw(html)]
     return "".join(parts)
 
 

@@ -6,7 +6,7 @@ from html import escape
 from effbook.exhibits import plots, theme
 from effbook.exhibits.claims import Judgement, judge
 from effbook.exhibits.counts import counts_text
-from effbook.exhibits.measure import Measured, Table, measured, state_of
+from effbook.exhibits.measure import Measured, Table, in_full, measured, state_of
 from effbook.exhibits.schema import Column, Exhibit, Row
 from effbook.exhibits.tables import (
     ORIGINS,
@@ -78,28 +78,26 @@ def html(exhibit_id: str, profile: str, *, plot: bool = True) -> str:
     table = measured(exhibit_id, check_profile(profile))
     found = table.exhibit
     where = f"{found.section}" if found.kind == "prose" else f"{found.id}, {found.section}"
+    opening = f'<div class="eff-exhibit" id="{escape(found.id)}">'
     head = f"<p><strong>{escape(found.title)}</strong> <small>({escape(where)})</small> {badge(profile)}</p>"
-    return _joined([STYLE, _opening(found), head, *_body(table, plot=plot), "</div>"])
+    return _joined([STYLE, opening, head, *_body(table, plot=plot), "</div>"])
 
 
 def printed_html(exhibit_id: str, profile: str, *, links: str = "", errata: str = "") -> str:
     """An exhibit in full for the book's pages of its chapter: nothing folded but the records, nothing drawn.
 
-    Its heading and STYLE are the page's. `links` stands in its first line; `errata` leads to the page of errata.
+    Heading, anchor and STYLE are the page's. `links` stands in the first line; `errata` leads to the page of errata.
     """
     table = measured(exhibit_id, check_profile(profile))
     found = table.exhibit
     word = f'<span class="eff-state">{state_of(found, profile)}</span>'
     head = f"<p><small>Section {escape(found.section)}.</small> {word} {badge(profile)} {links}</p>"
-    return _joined([_opening(found), head, *_body(table, plot=False, folded=False, errata=errata), "</div>"])
+    body = _body(table, plot=False, folded=False, errata=errata)
+    return _joined(['<div class="eff-exhibit">', head, *body, "</div>"])
 
 
 def _joined(parts: list[str]) -> str:
     return "\n".join(part for part in parts if part)
-
-
-def _opening(found: Exhibit) -> str:
-    return f'<div class="eff-exhibit" id="{escape(found.id)}">'
 
 
 def _body(table: Table, *, plot: bool, folded: bool = True, errata: str = "") -> list[str]:
@@ -201,8 +199,8 @@ def _ours(row: Row, column: Column, cell: Measured) -> str:
     if cell.value is None:
         return f"<small>{escape(state)}</small>"
     text, title = escape(measured_text(row, column, cell)), ""
-    if column.arithmetic:  # in the table's own form, and to the digit on hovering
-        title = f' title="{round(cell.value):,}"'
+    if column.arithmetic:  # in the table's own form, and in full on hovering
+        title = f' title="{in_full(cell.value)}"'
         text = text.partition(" (")[0]
     if cell.paths and cell.profile != "smoke":
         text = f'<a href="{RECORDS}{cell.paths[0]}"{title}>{text}</a>'
@@ -289,5 +287,5 @@ def show_claims(exhibit_id: str, profile: str) -> None:
 
 
 def show_counts(exhibit_id: str) -> None:
-    """Print the parameter counts of an exhibit, counted now; the output is the same on every machine."""
+    """Print the arithmetic of an exhibit, done now, such as parameter counts; the same on every machine."""
     print(counts_text(exhibit_id))

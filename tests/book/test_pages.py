@@ -131,8 +131,10 @@ def test_a_chapters_page_holds_each_of_its_exhibits_once_in_full(listed):
         assert text.count("<style>") == 1
         assert len(re.findall("^## ", text, re.MULTILINE)) == len(found)
         for one in found:
-            block = re.search(rf'^<div class="eff-exhibit" id="{re.escape(one.id)}">.*?^```$', text, re.M | re.S)[0]
-            told = "".join(ET.fromstring(block.removesuffix("```")).itertext())
+            after = text.partition(f'id="{one.id}"></span>')[2]
+            heading, block = re.match(r"\s*```\n## (.*?)\n\n```\{raw\} html\n(.*?)^```$", after, re.M | re.S).groups()
+            assert heading.startswith(printed.plain(printed.name_of(one.id)))
+            told = "".join(ET.fromstring(block).itertext())
             parts = [one.caption, one.waits_for and one.waits_for.rstrip("."), *one.footnotes.values()]
             parts += [part for e in one.errata for part in (e.text, e.decided)]
             parts += [part for r in one.set_right for part in (r.where, r.read, r.taken, r.because)]
