@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -247,8 +248,16 @@ def _short(value: object) -> str:
     return "all" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
+def in_full(value: float) -> str:
+    """A value of arithmetic: a whole number to the digit with commas, any other to four significant digits."""
+    value = round(value, 9)  # without what binary fractions leave behind
+    if value == round(value):
+        return f"{round(value):,}"
+    return f"{value:,.{max(0, 3 - math.floor(math.log10(abs(value))))}f}"
+
+
 def as_printed(count: float, printed: str, mega: int = 1_000_000) -> str:
-    """A count in the unit and with the digits of a printed one: 49152 beside "47K", in a table of 2^20, is "47K"."""
+    """A value in the unit and with the digits of a printed one: 49152 beside "47K", in a table of 2^20, is "47K"."""
     suffix = printed[-1] if printed[-1] in "KM" else ""
     digits = printed.removesuffix(suffix)
     places = len(digits.partition(".")[2])
@@ -258,6 +267,6 @@ def as_printed(count: float, printed: str, mega: int = 1_000_000) -> str:
 
 
 def matches(row: Row, column: Column, count: float) -> bool:
-    """Whether a count of ours, printed as the table prints, is the text that the table has."""
+    """Whether a value of ours, printed as the table prints, is the text that the table has."""
     printed = row.values.get(column.id)
     return printed is not None and as_printed(count, printed, column.mega) == printed

@@ -17,6 +17,7 @@ from effbook.exhibits.measure import (
     Table,
     as_printed,
     counted,
+    in_full,
     looking,
     matches,
     measured,
@@ -63,9 +64,9 @@ def measured_text(row: Row, column: Column, cell: Measured) -> str:
     if cell.value is None:
         return ""
     if column.arithmetic:
-        exact = f"{round(cell.value):,}"
-        ours = as_printed(cell.value, row.values.get(column.id) or exact, column.mega)
-        return ours if ours == exact else f"{ours} ({exact})"
+        exact, printed = in_full(cell.value), row.values.get(column.id)
+        ours = as_printed(cell.value, printed, column.mega) if printed else exact
+        return ours if ours.replace(",", "") == exact.replace(",", "") else f"{ours} ({exact})"
     places = decimals(column, row, cell.value)
     half = "" if not cell.half_width else f" ±{cell.half_width:.{places}f}"
     return f"{cell.value:.{places}f}{half}"
@@ -97,7 +98,7 @@ def count_mark(row: Row, column: Column, cell: Measured) -> str:
 def heading(column: Column, *, group: bool = True) -> str:
     """The column's label with its group, unit and direction."""
     arrow = {"higher": " ↑", "lower": " ↓", "none": ""}[column.direction]
-    unit = f" [{column.unit}]" if column.unit and not column.arithmetic else ""
+    unit = f" [{column.unit}]" if column.unit not in ("", "parameters") else ""
     return f"{column.group if group else ''} {column.label}".strip() + unit + arrow
 
 
@@ -258,7 +259,7 @@ def measured_csv(exhibit_id: str, profile: str) -> str:
     lines = []
     for row, column, cell in table.with_values():
         spread = "" if cell.half_width is None else f"{cell.half_width:.10g}"
-        value = f"{cell.value:.10g}"
+        value = f"{cell.value:.0f}" if column.arithmetic and cell.value == round(cell.value) else f"{cell.value:.10g}"
         lines.append((table.exhibit.id, row.id, column.id, value, column.unit, cell.n, spread, " ".join(cell.paths)))
     return _csv(MEASURED, lines)
 
