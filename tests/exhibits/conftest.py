@@ -126,6 +126,7 @@ def rich_exhibit(monkeypatch, fields) -> Exhibit:
     }
     fields["columns"].append({"id": "epochs", "label": "Epochs", "setting": True})
     fields["rows"][0] |= {"recipe": None, "footnotes": {"accuracy": "*", "row": "†"}}
+    fields["rows"][0]["marks"] = {"accuracy": "best", "trainable": "near"}
     fields["rows"][0]["values"]["epochs"] = "100 (x2)"
     fields["rows"][1] |= {
         "origin": "quoted",

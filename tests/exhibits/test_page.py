@@ -48,6 +48,71 @@ def test_every_exhibit_is_well_formed_html_with_its_badge(exhibit_id, profile):
     assert len(chips) == len(exhibit(exhibit_id).claims)
 
 
+def text_of(html):
+    return " ".join("".join(ET.fromstring(f"<div>{html}</div>").itertext()).split())
+
+
+def test_an_exhibit_spells_out_all_that_its_file_holds(rich_exhibit):
+    for html in (page.html(rich_exhibit.id, "mini", plot=False), page.printed_html(rich_exhibit.id, "mini")):
+        text = text_of(html)
+        for part in (
+            "Formbars",
+            "ShowsBars that climb.",
+            "Acrossmethod",
+            "Upwardsaccuracy",
+            "Seriesone; two",
+            "Given in the textAll.",
+            "Drawn anew byThe recipe.",
+            "Epochs setting",
+            "NOLA† own run",
+            "LoRA[1] quoted",
+            "70.1 (0.4)*",
+            "–[2]",
+            "?[3]",
+            "* own augmentation",
+            "† run again",
+            "[1] Quoted from the LoRA paper.",
+            "[2] Printed as a dash: nothing to train.",
+            "Waits for: The recipes of a chapter.",
+            "the printed values contradict it",
+            "1 erratum",
+            "It says two. One.",
+            "Row a: read 7O.1, taken as 70.1. The sum.",
+        ):
+            assert part in text, part
+    assert "<details>" in page.html(rich_exhibit.id, "mini", plot=False)
+
+
+def test_on_a_printed_page_nothing_is_folded_and_the_style_is_the_pages(rich_exhibit):
+    html = page.printed_html(rich_exhibit.id, "mini", links='<a href="n.html">x</a>', errata="e.html#fig-9.1")
+    tree = ET.fromstring(html)
+    assert page.STYLE not in html
+    assert [part.get("open") for part in tree.iter("details")] == ["open", "open"]
+    assert [a.get("href") for a in tree.iter("a")] == ["n.html", "e.html#fig-9.1"]
+    assert [part.text for part in tree.iter("span") if part.get("class") == "eff-state"] == ["waiting"]
+    assert tree.get("id") is None
+
+
+def test_settings_are_told_apart_and_boldface_and_underlines_are_kept(rich_exhibit):
+    tree = ET.fromstring(page.printed_html(rich_exhibit.id, "mini"))
+    assert [cell.text for cell in tree.iter("td") if cell.get("class") == "eff-set"] == ["100 (x2)", None]
+    assert [part.text for part in tree.iter("strong")] == ["70.1 (0.4)"]
+    assert [part.text for part in tree.iter("u")] == ["47K"]
+
+
+def test_columns_of_one_group_stand_under_its_name():
+    tree = ET.fromstring(page.printed_html("tab-3.15", "mini"))
+    upper, lower = next(tree.iter("thead"))
+    wide = [(cell.text, int(cell.get("colspan"))) for cell in upper if cell.get("colspan")]
+    assert wide == [("CIFAR-10", 2), ("CIFAR-100", 2), ("CUB-200-2011", 2), ("Caltech-101", 2)]
+    assert len(lower) == 8
+    assert len(upper) - len(wide) + len(lower) == len(exhibit("tab-3.15").columns) + 1
+
+
+def test_rows_say_reported_only_where_something_is_measured(rich_exhibit):
+    assert "reported" not in text_of(page.printed_html(rich_exhibit.id, "mini"))
+
+
 def test_measured_values_link_to_their_records():
     html = page.html("fig-3.7", "paper")
     tree = ET.fromstring(f"<div>{page.html('fig-3.7', 'paper', plot=False)}</div>")
