@@ -36,16 +36,20 @@ STYLES = {"holds": "green", "fails": "red", "undecided": "yellow", "not run": "d
 STATE_STYLES = {"measured": "green", "partly": "cyan", "stale": "yellow"}  # the others: dim
 ORIGINS = {"own": "own run", "rerun": "rival rerun", "computed": "computed", "quoted": "quoted"}
 KINDS = ("table", "figure", "prose")
-DASH = "printed as a dash"  # how the note of a null begins where the table prints one
+EMPTY = {"printed as a dash": "–", "left blank": "", "printed blank": ""}  # by the first words of a null's note
 
 
 def reported_text(row: Row, column: Column) -> str:
-    """A reported value as printed, its spread in brackets; "?" where our text lacks it, "" where the table has none."""
+    """A reported value as printed, its spread in brackets; "?" where our text lacks it, "" where the table has none.
+
+    A null whose note begins with "Printed as a dash" is a dash, and one that was "Left blank" is blank.
+    """
     if column.id not in row.values:
         return ""
     value = row.values[column.id]
     if value is None:
-        return "–" if row.notes[column.id].lower().startswith(DASH) else "?"
+        note = row.notes[column.id].lower()
+        return next((shown for words, shown in EMPTY.items() if note.startswith(words)), "?")
     return value + (f" ({row.spreads[column.id]})" if column.id in row.spreads else "")
 
 
