@@ -33,7 +33,8 @@ def _columns(table: Table, wanted: Sequence[str] | None) -> list[Column]:
     found = table.exhibit
     if wanted is not None:
         return [found.column(name) for name in wanted]
-    free = [c for c in found.columns if not c.arithmetic] or list(found.columns)
+    asked = [c for c in found.columns if not c.setting]
+    free = [c for c in asked if not c.arithmetic] or asked
     ours = [c for c in free if any(table.cell(row.id, c.id).value is not None for row in found.rows)]
     theirs = [c for c in free if any(row.values.get(c.id) for row in found.rows)]
     return (ours or theirs)[:MOST_COLUMNS]

@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from effbook.exhibits import exhibit, page, plots, recipe_of, register, theme
+from effbook.exhibits import exhibit, measured, page, plots, recipe_of, register, theme
 from effbook.experiments import records
 from effbook.experiments.fingerprint import fingerprint
 from effbook.experiments.recipe import Result
@@ -144,6 +144,14 @@ def test_a_plot_has_alt_text_with_numbers_and_no_background():
         figure = plots.reported_beside_measured("fig-3.7", "paper")
     assert figure.get_facecolor()[3] == 0
     assert all(axis.get_facecolor()[3] == 0 for axis in figure.axes)
+
+
+@pytest.mark.parametrize("exhibit_id", list(register()))
+def test_every_exhibit_that_has_values_can_be_plotted_and_settings_have_no_panel(exhibit_id):
+    columns = plots._columns(measured(exhibit_id, "mini"), None)
+    assert not any(column.setting for column in columns)
+    numbers = [row.values.get(c.id) for row in exhibit(exhibit_id).rows for c in columns]
+    assert all(plots.number(text) is not None for text in numbers if text)
 
 
 def test_reported_and_measured_share_an_axis_under_paper_only(monkeypatch, tmp_path):
