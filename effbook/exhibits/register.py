@@ -149,6 +149,11 @@ def recipes_of(what: str, profile: str) -> list[Recipe]:
     found = list(dict.fromkeys(run for one in chosen for run in recipes_of_exhibit(one, profile)))
     if not found and len(chosen) == 1:
         raise _no_run(chosen[0], what, profile)
+    if not found and chosen and all(one.waits_for for one in chosen):
+        raise EffbookError(
+            f"{what} cannot run under {profile} yet, as all its {len(chosen)} exhibits wait for what is not built",
+            f"'effbook exhibits --chapter {chosen[0].chapter}' lists them, 'effbook show {chosen[0].id}' says for what",
+        )
     return found
 
 

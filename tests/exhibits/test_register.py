@@ -235,6 +235,14 @@ def test_an_exhibit_that_waits_says_for_what_and_where_its_arithmetic_runs(monke
     assert [run.name for run in recipes_of("tab-9.1", "paper")] == ["nola-count"]
 
 
+def test_a_system_all_of_whose_exhibits_wait_says_so(monkeypatch, fields):
+    waiting = {"waits_for": "A recipe.", "rows": [row | {"recipe": None} for row in fields["rows"]]}
+    there = {i: Exhibit.model_validate(fields | waiting | {"id": i}) for i in ("tab-9.1", "tab-9.2")}
+    monkeypatch.setattr(REGISTER, "_read_all", lambda folder: there)
+    with pytest.raises(EffbookError, match=r"all its 2 exhibits wait .*; 'effbook exhibits --chapter nola' lists them"):
+        recipes_of("nola", "mini")
+
+
 def test_a_stem_that_several_notebooks_share_is_asked_back(monkeypatch, fields):
     there = {
         id_: Exhibit.model_validate(fields | {"id": id_, "notebook": f"notebooks/{folder}/method.ipynb"})
