@@ -35,6 +35,7 @@ MEASURED = (*REPORTED, "seeds", "spread", "record")
 STYLES = {"holds": "green", "fails": "red", "undecided": "yellow", "not run": "dim"}
 STATE_STYLES = {"measured": "green", "partly": "cyan", "stale": "yellow"}  # the others: dim
 ORIGINS = {"own": "own run", "rerun": "rival rerun", "computed": "computed", "quoted": "quoted"}
+ARITHMETIC = "paper, arithmetic"  # the badge of what no profile changes
 KINDS = ("table", "figure", "prose")
 EMPTY = {"printed as a dash": "–", "left blank": "", "printed blank": ""}  # by the first words of a null's note
 
@@ -205,8 +206,9 @@ def _rich(table: Table) -> RichTable:
         cells = [table.cell(row.id, column.id) for column in found.columns]
         states = [cell.state for cell in sorted(cells, key=lambda c: c.exact) if cell.state in ("not run", "no run")]
         if any(cell.value is not None for cell in cells):
-            texts = [_measured_cell(row, column, cell) for column, cell in zip(found.columns, cells, strict=True)]
-            shown.add_row(f"[cyan]  \\[{table.profile}][/]", *texts)
+            alone = all(cell.exact for cell in cells if cell.state != "none")  # then the line bears the badge
+            texts = [_measured_cell(row, *each, alone=alone) for each in zip(found.columns, cells, strict=True)]
+            shown.add_row(f"[cyan]  \\[{ARITHMETIC if alone else table.profile}][/]", *texts)
         elif states:
             shown.add_row(f"[cyan]  \\[{table.profile}][/] [dim]{states[0]}[/]")
     return shown
@@ -218,12 +220,12 @@ def _with_marks(row: Row, column: Column, numbers: dict[str, int]) -> str:
     return reported_text(row, column) + row.footnotes.get(column.id, "") + number
 
 
-def _measured_cell(row: Row, column: Column, cell: Measured) -> str:
+def _measured_cell(row: Row, column: Column, cell: Measured, *, alone: bool) -> str:
     value, state = measured_text(row, column, cell), state_text(cell)
     if cell.value is None:
         return "[dim]–[/]" if state else ""
     if column.arithmetic:
-        value += f" \\[{cell.profile}, arithmetic]"
+        value += "" if alone else f" \\[{ARITHMETIC}]"
         if count_mark(row, column, cell) == "differs":
             value += " [yellow]differs[/]"
     return value + (f" [dim]{state}[/]" if state else "")

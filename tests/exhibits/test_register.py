@@ -6,7 +6,7 @@ import pytest
 
 from effbook.book.site import repository_root
 from effbook.errors import EffbookError
-from effbook.exhibits import exhibit, recipe_of, recipes_of, register
+from effbook.exhibits import exhibit, measure, recipe_of, recipes_of, register
 from effbook.exhibits.measure import as_printed, state_of
 from effbook.exhibits.plots import number
 from effbook.exhibits.schema import Exhibit
@@ -263,3 +263,26 @@ def test_counts_are_printed_in_the_tables_own_unit():
     assert as_printed(96_000, "96K") == "96K"
     assert as_printed(0, "0") == "0"
     assert as_printed(393_216, "0.350M") == "0.393M"
+
+
+@pytest.mark.parametrize(
+    ("value", "printed", "ours", "in_full"),
+    [
+        (19.341973, "19", "19", "19.34"),  # MB
+        (1422.154644, "1422", "1422", "1,422"),
+        (2099.5, "2,100", "2,100", "2,100"),
+        (7.686144, "7.7", "7.7", "7.686"),  # x 10^8
+        (11.9455488, "12.0", "11.9", "11.95"),
+        (67.899, "68", "68", "67.90"),  # %
+        (0.853244, "1", "1", "0.8532"),
+        (25395.2, "25395", "25395", "25,395"),
+        (3.6349747199999996e9 * 1e-8, "36.6", "36.3", "36.35"),
+        (0.1 + 0.2, "0.30", "0.30", "0.3000"),
+        (99.999999999999, "100", "100", "100"),
+        (46_340_000_000, "46340000000", "46340000000", "46,340,000,000"),
+        (-1.23456, "-1.2", "-1.2", "-1.235"),
+        (0.0, "0", "0", "0"),
+    ],
+)
+def test_arithmetic_is_printed_in_the_printed_digits_and_in_full(value, printed, ours, in_full):
+    assert (as_printed(value, printed), measure.in_full(value)) == (ours, in_full)

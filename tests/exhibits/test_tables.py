@@ -16,6 +16,7 @@ from effbook.exhibits import (
     exhibit,
     exhibits_json,
     measured_csv,
+    page,
     recipe_of,
     register,
     reported_csv,
@@ -137,6 +138,40 @@ def test_the_terminal_shows_reported_beside_measured_with_badge_verdicts_and_err
     text = printed("tab-3.17", "mini")
     assert re.search(r"\[mini\] .*11,376 \[paper, arithmetic\] differs", text)
     assert "12,752" in text
+
+
+def test_arithmetic_is_shown_in_the_printed_digits_with_the_value_in_full_beside(recorded):
+    found = exhibit("tab-A.11")
+    recipe = recipe_of(found, found.row("simclrv2"), found.column("flops"))
+    metrics = {"mini_batch": 25395.2, "passes": 25395.2 * 249_600, "flops": 23_923_261_440_000_000_000}
+    cost = CostOf(wall_seconds=1.0, peak_memory_bytes=1)
+    records.write(recipe, "paper", Result(metrics=metrics), fingerprint=fingerprint(recipe.modules()), cost=cost)
+    console = Console(file=io.StringIO(), width=300)
+    show_terminal("tab-A.11", "mini", console)
+    text = " ".join(console.file.getvalue().split())
+    assert "[paper, arithmetic] 25395 differs 63.4 (63.39) differs 24 (23.92) differs" in text
+    assert "[mini] not run" in text  # the other rows
+    assert "Total passes [x 10^8]" in text
+    html = page.html("tab-A.11", "mini", plot=False)
+    assert re.search(r'title="23\.92">24</a> <small>differs', html)
+    assert re.search(r'title="25,395">25395</a> <small>differs', html)
+    lines = {line["column"]: line for line in csv.DictReader(io.StringIO(measured_csv("tab-A.11", "mini")))}
+    assert [lines[column]["value"] for column in ("mini-batch", "passes", "flops")] == [
+        "25395.2",
+        "63.3864192",
+        "23.92326144",
+    ]
+    assert lines["flops"]["unit"] == "x 10^18"
+
+
+def test_a_whole_number_is_in_the_csv_to_the_digit(recorded):
+    found = exhibit("tab-3.14")
+    recipe = recipe_of(found, found.row("70b-lora"), found.column("trainable"))
+    cost = CostOf(wall_seconds=1.0, peak_memory_bytes=1)
+    metrics = {"trainable": 68_976_648_193}
+    records.write(recipe, "paper", Result(metrics=metrics), fingerprint=fingerprint(recipe.modules()), cost=cost)
+    (line,) = csv.DictReader(io.StringIO(measured_csv("tab-3.14", "mini")))
+    assert line["value"] == "68976648193"
 
 
 @pytest.mark.parametrize("exhibit_id", list(register()))
