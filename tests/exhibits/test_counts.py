@@ -27,6 +27,8 @@ DIFFER = {
     ("tab-B.13", "gpt2-m-lora-r4", "trainable"): 393_216,
     ("tab-B.13", "gpt2-l-lora-r4", "trainable"): 737_280,
     ("tab-B.2", "compgs-16k", "mem"): 12.744,
+    ("fig-B.3", "3dgs", "size"): 11.91,
+    ("fig-B.3", "no-sh", "size"): 2.826,
     ("tab-A.11", "simclrv2", "flops"): 23.923,
     ("tab-A.11", "mpl", "flops"): 29.453,
     ("tab-A.11", "paws-6720", "passes"): 36.350,
