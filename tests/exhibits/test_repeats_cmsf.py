@@ -1,4 +1,4 @@
-"""Section 2.1 and appendix A.1: values that the dissertation repeats, or that follow from others, and those that do not."""
+"""Section 2.1 and appendix A.1: values that the dissertation repeats or that follow from others, or do not."""
 
 import statistics
 
@@ -74,9 +74,11 @@ def test_values_that_do_not_agree_are_errata():
     assert (cell("tab-2.2", "xent-200", "mean"), cell("tab-2.2", "xent-200", "linear")) not in [
         (row.values["mean"], row.values["linear"]) for row in exhibit("tab-A.10").rows
     ]
-    assert says("tab-2.2", "77.2", "71.5") and says("tab-A.10", "71.0 and 77.2")
+    assert says("tab-2.2", "77.2", "71.5")
+    assert says("tab-A.10", "71.0 and 77.2")
     assert number(cell("tab-A.8", "full", "top1")) > number(cell("tab-2.6", "cmsf-semi-mix", "top1")) + 5
-    assert says("tab-A.8", "76.9") and says("tab-2.6", "Table A.8")
+    assert says("tab-A.8", "76.9")
+    assert says("tab-2.6", "Table A.8")
 
 
 def test_gains_that_the_prose_gives_follow_or_are_errata():
@@ -86,7 +88,8 @@ def test_gains_that_the_prose_gives_follow_or_are_errata():
     gap = number(cell("tab-2.6", "cmsf-semi-mix", "top1")) - number(cell("tab-2.6", "paws-400", "top1"))
     assert round(gap, 1) == 7.6
     for backbone, points in (("r18", 1.9), ("r101", 0.8)):
-        assert round(number(cell("tab-A.3", "cmsf-self", backbone)) - number(cell("tab-A.3", "msf", backbone)), 1) == points
+        ours, theirs = cell("tab-A.3", "cmsf-self", backbone), cell("tab-A.3", "msf", backbone)
+        assert round(number(ours) - number(theirs), 1) == points
 
 
 @pytest.mark.parametrize("row", [row.id for row in exhibit("tab-2.6").rows if row.id != "simclrv2-distilled"])
