@@ -26,6 +26,7 @@ DIFFER = {
     ("tab-B.13", "gpt2-l-finetune", "trainable"): 774_030_080,
     ("tab-B.13", "gpt2-m-lora-r4", "trainable"): 393_216,
     ("tab-B.13", "gpt2-l-lora-r4", "trainable"): 737_280,
+    ("tab-3.1", "compgs-16k", "mip-mem"): 18.778,
     ("tab-B.2", "compgs-16k", "mem"): 12.744,
     ("fig-B.3", "3dgs", "size"): 11.91,
     ("fig-B.3", "no-sh", "size"): 2.826,
