@@ -1,0 +1,1 @@
+"""3D Gaussian splatting that runs anywhere: cameras, model, projection, rasteriser."""
