@@ -1,0 +1,118 @@
+"""Scenes that COLMAP has reconstructed, binary or text, and folders of plain photos that pycolmap reconstructs here."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from effbook.errors import EffbookError
+from effbook.gaussians.camera import Camera
+from effbook.gaussians.scenes.scene import Scene, check_views, every_eighth, read_image
+
+PINHOLE = {"PINHOLE": (0, 1, 2, 3), "SIMPLE_PINHOLE": (0, 0, 1, 2)}  # where fx, fy, cx, cy stand
+DISTORTED = {"SIMPLE_RADIAL": (0, 0, 1, 2), "RADIAL": (0, 0, 1, 2), "OPENCV": (0, 1, 2, 3)}
+
+
+def read_colmap(folder: Path, *, images: str = "images", shrink: int = 1) -> Scene:
+    """A COLMAP model in folder/sparse/0 (or folder/sparse, or folder) with photos in folder/`images`.
+
+    Every 8th view, sorted by name, is held out. Cameras without an image are named and left out, and so are images
+    without a camera. Cameras should be undistorted, as COLMAP's image_undistorter leaves them; a distortion is ignored,
+    and said so. Raises EffbookError where no model is found or fewer than three views are left.
+    """
+    import pycolmap
+
+    where = next((f for f in (folder / "sparse" / "0", folder / "sparse", folder) if any(f.glob("cameras.*"))), None)
+    if where is None:
+        raise EffbookError(f"{folder} holds no COLMAP model (sparse/0/cameras.bin or .txt)", "name the scene's folder")
+    try:
+        model = pycolmap.Reconstruction(str(where))
+    except (ValueError, RuntimeError, OSError, IndexError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
+        raise EffbookError(f"{where} is no readable COLMAP model ({first})", "reconstruct it again") from None
+    cameras, pictures, missing, bent = [], [], [], False
+    on_disk = {p.relative_to(folder / images).as_posix() for p in (folder / images).rglob("*") if p.is_file()}
+    for image in sorted(model.images.values(), key=lambda i: i.name):
+        if image.name not in on_disk:
+            missing.append(image.name)
+            continue
+        lens = model.cameras[image.camera_id]
+        kind = lens.model.name
+        if kind not in PINHOLE and kind not in DISTORTED:
+            raise EffbookError(
+                f"{image.name} was taken by a camera of the model {kind}", "undistort the images with COLMAP"
+            )
+        bent |= kind in DISTORTED
+        fx, fy, cx, cy = (lens.params[i] for i in (PINHOLE | DISTORTED)[kind])
+        picture = read_image(folder / images / image.name, background=None, shrink=shrink)
+        x, y = picture.shape[1] * shrink / lens.width, picture.shape[0] * shrink / lens.height
+        pose = image.cam_from_world() if callable(image.cam_from_world) else image.cam_from_world
+        motion = torch.eye(4)
+        motion[:3] = torch.from_numpy(np.asarray(pose.matrix(), dtype=np.float32))
+        cameras.append(
+            Camera(
+                world_to_camera=motion,
+                width=picture.shape[1],
+                height=picture.shape[0],
+                focal_x=fx * x / shrink,
+                focal_y=fy * y / shrink,
+                centre_x=cx * x / shrink,
+                centre_y=cy * y / shrink,
+                name=image.name,
+            )
+        )
+        pictures.append(picture)
+    left_out = []
+    if missing:
+        left_out.append(f"{len(missing)} cameras have no image and are left out: {_few(missing)}")
+    if spare := sorted(on_disk - {image.name for image in model.images.values()}):
+        left_out.append(f"{len(spare)} images have no camera and are left out: {_few(spare)}")
+    if bent:
+        left_out.append("the lens distortion that the model gives is ignored")
+    check_views(folder.name, cameras)
+    if not model.points3D:
+        raise EffbookError(f"the model in {where} has no points", "reconstruct it again")
+    points = np.stack([p.xyz for p in model.points3D.values()]).astype(np.float32)
+    colours = np.stack([p.color for p in model.points3D.values()]).astype(np.float32) / 255
+    return Scene(
+        name=folder.name,
+        cameras=tuple(cameras),
+        images=tuple(pictures),
+        held_out=every_eighth(len(cameras)),
+        points=torch.from_numpy(points),
+        colours=torch.from_numpy(colours),
+        left_out=tuple(left_out),
+    )
+
+
+def reconstruct(photos: Path, folder: Path) -> Path:
+    """Find the cameras of a folder of plain photos by structure from motion, on the CPU; return the scene's folder.
+
+    The result lies in `folder` as COLMAP leaves it, undistorted: `read_colmap(folder)` reads it. Raises EffbookError
+    if fewer than three photos can be placed.
+    """
+    import pycolmap
+
+    found = sorted(p for p in photos.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    if len(found) < 3:
+        raise EffbookError(f"{photos} holds {len(found)} photos", "give at least three")
+    work = folder / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    database = work / "database.db"
+    database.unlink(missing_ok=True)
+    pycolmap.set_random_seed(0)
+    pycolmap.extract_features(str(database), str(photos))
+    pycolmap.match_exhaustive(str(database))
+    models = pycolmap.incremental_mapping(str(database), str(photos), str(work))
+    best = max(models.values(), key=lambda m: m.num_reg_images(), default=None)
+    if best is None or best.num_reg_images() < 3:
+        placed = 0 if best is None else best.num_reg_images()
+        raise EffbookError(f"only {placed} of {len(found)} photos could be placed", "take more photos that overlap")
+    (work / "best").mkdir(exist_ok=True)
+    best.write(str(work / "best"))
+    pycolmap.undistort_images(str(folder), str(work / "best"), str(photos))
+    return folder
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
