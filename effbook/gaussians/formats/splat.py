@@ -1,0 +1,53 @@
+"""The .splat format: 32 bytes a Gaussian without harmonics, as small web viewers read it. It has no header."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from effbook.errors import EffbookError
+from effbook.gaussians.formats.ply import replacing
+from effbook.gaussians.model import SH_C0, SH_REST, Gaussians
+
+ROW = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("rotation", "u1", 4)])
+
+
+def write_splat(gaussians: Gaussians, path: Path | str) -> None:
+    """Write positions, scales, colours (degree 0 only), opacities and rotations, the largest and most opaque first."""
+    g = gaussians.map(lambda t: t.detach().cpu().double())
+    opacities = g.opacities.sigmoid()
+    order = (-(g.scales.sum(-1).exp() * opacities)).argsort(stable=True)
+    rows = np.zeros(len(g), ROW)
+    rows["mean"], rows["scale"] = g.means[order].numpy(), g.scales.exp()[order].numpy()
+    colours = torch.cat([0.5 + SH_C0 * g.sh_dc, opacities[:, None]], dim=1)[order]
+    rows["rgba"] = (colours.clamp(0, 1) * 255).round().byte().numpy()
+    turns = torch.nn.functional.normalize(g.rotations, dim=-1)[order]
+    rows["rotation"] = (turns * 128 + 128).round().clamp(0, 255).byte().numpy()
+    with replacing(Path(path)) as out:
+        out.write(rows.tobytes())
+
+
+def read_splat(path: Path | str) -> Gaussians:
+    """Read a .splat file; what 8 bits have rounded away stays so, and harmonics above degree 0 are zero."""
+    path = Path(path)
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise EffbookError(f"{path} cannot be read ({error.strerror})", "name a file that is there") from None
+    if not raw or len(raw) % ROW.itemsize:
+        raise EffbookError(f"{path} has {len(raw)} bytes, no multiple of {ROW.itemsize}", "copy or export it again")
+    rows = np.frombuffer(raw, ROW)
+    rgba = torch.from_numpy(rows["rgba"].astype(np.float32)) / 255
+    scales = torch.from_numpy(rows["scale"].copy())
+    if not torch.isfinite(scales).all() or not (scales > 0).all():
+        raise EffbookError(f"{path} has scales that are not positive", "export it again")
+    gaussians = Gaussians(
+        means=torch.from_numpy(rows["mean"].copy()),
+        sh_dc=(rgba[:, :3] - 0.5) / SH_C0,
+        sh_rest=torch.zeros(len(rows), SH_REST, 3),
+        opacities=rgba[:, 3].clamp(0.5 / 255, 254.5 / 255).logit(),
+        scales=scales.log(),
+        rotations=(torch.from_numpy(rows["rotation"].astype(np.float32)) - 128) / 128,
+    )
+    gaussians.check_finite()
+    return gaussians

@@ -1,0 +1,57 @@
+"""The .spz format, by gsply: positions in 24 bits, the rest in 8, compressed."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from effbook.errors import EffbookError
+from effbook.gaussians.formats.ply import replacing
+from effbook.gaussians.model import SH_REST, Gaussians
+
+
+def write_spz(gaussians: Gaussians, path: Path | str) -> None:
+    """Write all Gaussians with their harmonics."""
+    import gsply
+
+    g = gaussians.map(lambda t: t.detach().cpu().float())
+    data = gsply.GSData(
+        means=g.means.numpy(),
+        scales=g.scales.numpy(),
+        quats=torch.nn.functional.normalize(g.rotations, dim=-1).numpy(),
+        opacities=g.opacities.numpy(),
+        sh0=g.sh_dc.numpy(),
+        shN=g.sh_rest.numpy(),
+    )
+    with tempfile.TemporaryDirectory() as folder, replacing(Path(path)) as out:
+        gsply.write_spz(Path(folder) / "scene.spz", data)
+        out.write((Path(folder) / "scene.spz").read_bytes())
+
+
+def read_spz(path: Path | str) -> Gaussians:
+    """Read a .spz file; EffbookError for one that is broken."""
+    import gsply
+
+    path = Path(path)
+    if not path.is_file():
+        raise EffbookError(f"{path} is not there", "name a file that is there")
+    try:
+        data = gsply.read_spz(path)
+    except (ValueError, OSError, EOFError, KeyError, IndexError, MemoryError, ImportError) as error:
+        raise EffbookError(f"{path} is no readable .spz file ({error})", "copy or export it again") from None
+    n = len(data.means)
+    rest = np.zeros((n, SH_REST, 3), np.float32)
+    if data.shN is not None and data.shN.size:
+        given = np.asarray(data.shN).reshape(n, -1, 3)
+        rest[:, : given.shape[1]] = given
+    gaussians = Gaussians(
+        means=torch.tensor(np.asarray(data.means), dtype=torch.float32),
+        sh_dc=torch.tensor(np.asarray(data.sh0).reshape(n, 3), dtype=torch.float32),
+        sh_rest=torch.from_numpy(rest),
+        opacities=torch.tensor(np.asarray(data.opacities).reshape(n), dtype=torch.float32),
+        scales=torch.tensor(np.asarray(data.scales), dtype=torch.float32),
+        rotations=torch.tensor(np.asarray(data.quats), dtype=torch.float32),
+    )
+    gaussians.check_finite()
+    return gaussians
