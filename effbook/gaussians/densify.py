@@ -1,0 +1,118 @@
+"""Adaptive density control of 3DGS: clone what is small and pulled, split what is large and pulled, prune the rest.
+
+All three change the model's rows; the optimiser's moments follow (`Adam.select`, `Adam.append`).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from effbook.errors import EffbookError
+from effbook.gaussians.camera import Camera
+from effbook.gaussians.model import Gaussians, concatenate
+from effbook.gaussians.project import Splats, rotation_matrices
+
+
+@dataclass(frozen=True, kw_only=True)
+class DensitySettings:
+    """When and where Gaussians are added and removed; the defaults are 3DGS's for 30,000 iterations."""
+
+    start: int = 500
+    end: int = 15_000
+    interval: int = 100
+    gradient_threshold: float = 2e-4  # of the centre, in half images (3DGS's normalised device coordinates)
+    least_opacity: float = 0.005
+    reset_interval: int = 3_000
+    reset_opacity: float = 0.01
+    large: float = 0.01  # of the scene's extent: above it a Gaussian is split, below cloned
+    too_large: float = 0.1  # of the scene's extent: pruned
+    too_wide_px: float = 20.0  # radius on the image: pruned; both after the first reset
+    split_shrink: float = 1.6
+    most: int | None = None  # no Gaussians are added beyond this number
+
+    def __post_init__(self) -> None:
+        for name in ("interval", "reset_interval"):
+            if getattr(self, name) < 1:
+                raise EffbookError(f"{name} is {getattr(self, name)}", "give at least 1 iteration")
+
+
+class PullMeter:
+    """Collects how strongly the image pulls at each Gaussian's centre from step to step, and how wide it was drawn."""
+
+    def __init__(self, n: int, *, device: torch.device | str = "cpu") -> None:
+        self.pull = torch.zeros(n, device=device)  # sum of gradient norms
+        self.seen = torch.zeros(n, device=device)
+        self.widest = torch.zeros(n, device=device)  # radius in pixels
+
+    @torch.no_grad()
+    def note(self, splats: Splats, camera: Camera) -> None:
+        """After backward: add the gradient of the centres in half images."""
+        half = torch.tensor([camera.width / 2, camera.height / 2], device=self.pull.device)
+        norms = (splats.centres.grad.to(half) * half).norm(dim=-1)
+        self.pull.index_add_(0, splats.index, norms)
+        self.seen.index_add_(0, splats.index, torch.ones_like(norms))
+        radii = splats.extents.amax(-1).to(self.widest)
+        self.widest[splats.index] = torch.maximum(self.widest[splats.index], radii)
+
+    @property
+    def mean_pull(self) -> Tensor:
+        """[N]; 0 for what was never seen."""
+        return self.pull / self.seen.clamp(min=1.0)
+
+
+@torch.no_grad()
+def densify(
+    gaussians: Gaussians,
+    meter: PullMeter,
+    *,
+    extent: float,
+    settings: DensitySettings,
+    after_reset: bool,
+    generator: torch.Generator,
+) -> tuple[Gaussians, Tensor]:
+    """Clone, split and prune: the new model, and for each row the old one that it goes on from, or -1 for a new one.
+
+    `extent` is the radius of the cameras' places. Clones keep the parameters of their original; a split replaces one by
+    two drawn from it, `split_shrink` times smaller.
+    """
+    n = len(gaussians)
+    pulled = meter.mean_pull > settings.gradient_threshold
+    room = n if settings.most is None else max(0, settings.most - n)
+    if int(pulled.sum()) > room:  # the most strongly pulled first
+        order = torch.where(pulled, meter.mean_pull, -torch.ones_like(meter.mean_pull)).argsort(descending=True)
+        pulled = torch.zeros_like(pulled)
+        pulled[order[:room]] = True
+    size = gaussians.scales.exp().amax(-1)
+    big = size > settings.large * extent
+    clone, split = pulled & ~big, pulled & big
+    children = _halves(gaussians.map(lambda t: t[split]), settings.split_shrink, generator)
+    grown = concatenate(gaussians.map(lambda t: t[~split]), gaussians.map(lambda t: t[clone]), children)
+    old = torch.arange(n, device=size.device)[~split]
+    origin = torch.cat([old, old.new_full((len(grown) - len(old),), -1)])
+    widest = torch.cat([meter.widest[~split], meter.widest.new_zeros(len(grown) - len(old))])
+    gone = grown.opacities.sigmoid() < settings.least_opacity
+    if after_reset:
+        gone |= (widest > settings.too_wide_px) | (grown.scales.exp().amax(-1) > settings.too_large * extent)
+    if bool(gone.all()):
+        raise EffbookError("pruning would leave no Gaussian", "lower least_opacity or train longer before pruning")
+    return grown.map(lambda t: t[~gone]), origin[~gone]
+
+
+def _halves(parents: Gaussians, shrink: float, generator: torch.Generator) -> Gaussians:
+    """Two children each, drawn from the parent's own distribution."""
+    twice = parents.map(lambda t: torch.cat([t, t]))
+    noise = torch.randn(twice.means.shape, generator=generator, dtype=twice.means.dtype).to(twice.means)
+    offsets = (rotation_matrices(twice.rotations) @ (noise * twice.scales.exp())[..., None]).squeeze(-1)
+    twice.means = twice.means + offsets
+    twice.scales = twice.scales - torch.log(torch.tensor(shrink))
+    return twice
+
+
+@torch.no_grad()
+def prune(gaussians: Gaussians, least_opacity: float) -> tuple[Gaussians, Tensor]:
+    """Remove what is fainter than `least_opacity`: the rest, and which old rows those are."""
+    kept = torch.nonzero(gaussians.opacities.sigmoid() >= least_opacity).squeeze(1)
+    if len(kept) == 0:
+        raise EffbookError("pruning would leave no Gaussian", "lower least_opacity or the opacity regulariser")
+    return gaussians.map(lambda t: t[kept]), kept

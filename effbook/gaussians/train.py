@@ -1,0 +1,133 @@
+"""Train a scene: 3D Gaussian splatting as a loop one can read (section 3.1.3, "Overview of 3DGS")."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from effbook.errors import EffbookError
+from effbook.evaluate.images import ssim
+from effbook.gaussians.camera import Camera
+from effbook.gaussians.densify import DensitySettings, PullMeter, densify
+from effbook.gaussians.model import Gaussians
+from effbook.gaussians.optimise import Adam, Rates
+from effbook.gaussians.rasterise import render
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """How a scene is trained; the defaults are 3DGS's."""
+
+    iterations: int = 30_000
+    ssim_weight: float = 0.2
+    sh_degree: int = 3
+    sh_interval: int = 1_000  # iterations between one degree of harmonics and the next
+    rates: Rates = field(default_factory=Rates)
+    density: DensitySettings = field(default_factory=DensitySettings)
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1:
+            raise EffbookError(f"iterations is {self.iterations}", "give at least 1")
+        if not 0 <= self.sh_degree <= 3:
+            raise EffbookError(f"sh_degree is {self.sh_degree}", "give 0 to 3")
+
+
+@dataclass(kw_only=True, eq=False)
+class State:
+    """What a training run changes: a method's `before`, `penalty` and `after` may read all and replace the model."""
+
+    gaussians: Gaussians
+    adam: Adam
+    meter: PullMeter
+    iteration: int = 0
+
+    def replace(self, gaussians: Gaussians, origin: Tensor) -> None:
+        """Put a model with other rows in place; `origin` says which old row each goes on from, -1 for none."""
+        self.gaussians = gaussians.map(lambda t: t.detach().requires_grad_())
+        self.adam.follow(origin)
+        self.meter = PullMeter(len(gaussians), device=gaussians.means.device)
+
+
+def fit(
+    gaussians: Gaussians,
+    cameras: Sequence[Camera],
+    images: Sequence[Tensor],  # [H, W, 3] in [0, 1]
+    settings: TrainSettings,
+    *,
+    extent: float,
+    before: Callable[[State], Gaussians] | None = None,
+    penalty: Callable[[State], Tensor] | None = None,
+    after: Callable[[State], None] | None = None,
+    watch: Callable[[int, float], None] | None = None,
+) -> Gaussians:
+    """Train a copy of the Gaussians on posed images and return it.
+
+    `before` gives what is drawn in place of the model (a quantised one, with gradients passed through), `penalty` is
+    added to the loss, `after` is called when a step is done, `watch` hears iteration and loss. Raises EffbookError if
+    the loss is not finite.
+    """
+    if len(cameras) != len(images) or not cameras:
+        raise EffbookError(
+            f"{len(cameras)} cameras and {len(images)} images", "give one image a camera, and at least one"
+        )
+    generator = torch.Generator().manual_seed(settings.seed)
+    model = gaussians.detached().map(lambda t: t.requires_grad_())
+    state = State(gaussians=model, adam=Adam(model), meter=PullMeter(len(model), device=model.means.device))
+    background = model.means.new_tensor(settings.background)
+    order: list[int] = []
+    for iteration in range(1, settings.iterations + 1):
+        state.iteration = iteration
+        if not order:
+            order = torch.randperm(len(cameras), generator=generator).tolist()
+        view = order.pop()
+        degree = min(settings.sh_degree, iteration // settings.sh_interval)
+        drawn = before(state) if before else state.gaussians
+        seen = render(drawn, cameras[view], background=background, sh_degree=degree)
+        loss = image_loss(seen.image, images[view], settings.ssim_weight)
+        if penalty:
+            loss = loss + penalty(state)
+        if not torch.isfinite(loss):
+            raise EffbookError(f"the loss is {loss.item()} at iteration {iteration}", "lower the learning rates")
+        loss.backward()
+        if watch:
+            watch(iteration, float(loss.detach()))
+        density = settings.density
+        if iteration < density.end:
+            state.meter.note(seen.splats, cameras[view])
+        state.adam.step(state.gaussians, settings.rates.at(iteration, settings.iterations, extent))
+        for tensor in state.gaussians.tensors().values():
+            tensor.grad = None
+        if iteration < density.end:
+            _control_density(state, density, extent, generator)
+        if after:
+            after(state)
+    return state.gaussians.detached()
+
+
+def image_loss(image: Tensor, wanted: Tensor, ssim_weight: float) -> Tensor:
+    """(1 - w) L1 + w (1 - SSIM), as in 3DGS."""
+    return (1 - ssim_weight) * (image - wanted).abs().mean() + ssim_weight * (1 - ssim(image, wanted))
+
+
+def _control_density(state: State, density: DensitySettings, extent: float, generator: torch.Generator) -> None:
+    iteration = state.iteration
+    if iteration > density.start and iteration % density.interval == 0:
+        after_reset = iteration > density.reset_interval
+        grown, origin = densify(
+            state.gaussians, state.meter, extent=extent, settings=density, after_reset=after_reset, generator=generator
+        )
+        state.replace(grown, origin)
+    if iteration % density.reset_interval == 0:
+        with torch.no_grad():
+            ceiling = torch.tensor(density.reset_opacity).logit()
+            state.gaussians.opacities.clamp_(max=float(ceiling))
+        state.adam.forget("opacities")
+
+
+def camera_extent(cameras: Sequence[Camera]) -> float:
+    """3DGS's size of a scene: 1.1 times the largest distance of a camera from the cameras' mean place."""
+    places = torch.stack([camera.position.double() for camera in cameras])
+    return 1.1 * float((places - places.mean(0)).norm(dim=-1).max())
