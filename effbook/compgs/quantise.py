@@ -1,0 +1,220 @@
+"""CompGS: train a scene of Gaussians so that many of them can share parameters (section 3.1.3).
+
+K-means replaces each Gaussian's colour and covariance by the nearest of a few thousand codes. Done after training, this
+spoils the pictures. So it is done while training: what is drawn is the quantised scene, what is updated are the
+parameters behind it (straight-through), and after each step the codes follow as the means of their members. Finding the
+nearest code again is dear; it is done every `interval` iterations only. A penalty on opacity makes Gaussians that do
+little vanish, and they are pruned.
+
+    fit(gaussians, cameras, images, TrainSettings(), CompGSSettings(), extent=extent)
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from effbook.compgs import kmeans
+from effbook.compgs.model import SHAPES, Codebook, Compressed, joined, split
+from effbook.errors import EffbookError
+from effbook.gaussians import train
+from effbook.gaussians.camera import Camera
+from effbook.gaussians.densify import prune
+from effbook.gaussians.model import Gaussians
+
+
+@dataclass(frozen=True)
+class Book:
+    """Which parameters share a codebook, and of how many codes: Book(("sh_dc", "sh_rest"), 4096) joins the colours."""
+
+    parameters: tuple[str, ...]
+    codes: int
+
+
+def books(*, colour: int = 4096, covariance: int = 16_384) -> tuple[Book, ...]:
+    """The dissertation's four codebooks: DC, other harmonics, scale, rotation (section 3.1.4)."""
+    sizes = {"sh_dc": colour, "sh_rest": colour, "scales": covariance, "rotations": covariance}
+    return tuple(Book((name,), codes) for name, codes in sizes.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompGSSettings:
+    """How a scene is compressed while it is trained; the defaults are the dissertation's for 30,000 iterations."""
+
+    books: tuple[Book, ...] = field(default_factory=books)
+    start: int = 20_000  # the first quantised iteration
+    interval: int = 100  # t: iterations from one assignment to the next
+    end: int = 25_000  # the last assignment; codes go on moving with their members
+    kmeans_iterations: int = 1  # rounds of centres and assignment each time
+    penalty: float = 1e-7  # lambda_reg, of the sum of opacities
+    penalty_start: int = 15_000
+    penalty_end: int = 20_000
+    prune_interval: int = 1_000  # while the penalty acts
+    least_opacity: float = 0.005
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        named = [name for book in self.books for name in book.parameters]
+        if len(set(named)) < len(named) or not set(named) <= set(SHAPES):
+            raise EffbookError(f"codebooks for {named}", f"name each of {', '.join(SHAPES)} at most once")
+        for name in ("interval", "kmeans_iterations", "prune_interval"):
+            if getattr(self, name) < 1:
+                raise EffbookError(f"{name} is {getattr(self, name)}", "give at least 1")
+        if any(book.codes < 1 for book in self.books):
+            raise EffbookError("a codebook has no code", "give at least 1")
+        if self.end < self.start:
+            raise EffbookError(f"the last assignment ({self.end}) is before the first ({self.start})", "raise end")
+        if self.penalty < 0:
+            raise EffbookError(f"penalty is {self.penalty}", "give 0 or more")
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Forward the codes, backward as if nothing had been replaced."""
+
+    @staticmethod
+    def forward(ctx, raw: Tensor, coded: Tensor) -> Tensor:
+        return coded.clone()
+
+    @staticmethod
+    def backward(ctx, slope: Tensor) -> tuple[Tensor, None]:
+        return slope, None
+
+
+class Quantiser:
+    """What CompGS adds to a training loop: `before`, `penalty` and `after` are the hooks of `gaussians.train.fit`.
+
+    `frozen` gives codes [K, D] by the parameters they stand for (as `Codebook.parameters`): those are not moved, only
+    assigned, as with a codebook shared between scenes.
+    """
+
+    def __init__(self, settings: CompGSSettings, *, frozen: Mapping[tuple[str, ...], Tensor] | None = None) -> None:
+        self.settings = settings
+        self.frozen = dict(frozen or {})
+        self.codes: dict[tuple[str, ...], Tensor] = {}  # [K, D]
+        self.indices: dict[tuple[str, ...], Tensor] = {}  # [N]
+        self._due = False
+        self._generator = torch.Generator().manual_seed(settings.seed)
+        if unknown := set(self.frozen) - {book.parameters for book in settings.books}:
+            raise EffbookError(f"frozen codes for {sorted(unknown)}, which are not quantised", "add a book for them")
+
+    def before(self, state: train.State) -> Gaussians:
+        """The scene to draw: from `start` on, quantised."""
+        if state.iteration < self.settings.start:
+            return state.gaussians
+        return self.quantise(state.gaussians, state.iteration)
+
+    def quantise(self, gaussians: Gaussians, iteration: int) -> Gaussians:
+        """Replace parameters by their codes; gradients pass to the parameters as if they had not been replaced."""
+        since = iteration - self.settings.start
+        due = self._due or not self.codes or (since % self.settings.interval == 0 and iteration <= self.settings.end)
+        self._due = False
+        drawn = gaussians.tensors()
+        for book in self.settings.books:
+            name = book.parameters
+            raw = joined(gaussians, name)  # [N, D]
+            if name not in self.codes:
+                given = self.frozen.get(name)
+                fresh = kmeans.first_codes(raw, book.codes, self._generator) if given is None else given.to(raw)
+                self.codes[name] = fresh
+            elif name not in self.frozen:
+                self.codes[name] = kmeans.centres(raw, self.indices[name], self.codes[name])
+            if due:
+                self._assign(name, raw)
+            coded = self.codes[name][self.indices[name]]
+            drawn.update(split(_StraightThrough.apply(raw, coded), name))
+        return Gaussians(**drawn)
+
+    def _assign(self, name: tuple[str, ...], raw: Tensor) -> None:
+        for _ in range(self.settings.kmeans_iterations):
+            self.indices[name] = kmeans.assign(raw, self.codes[name])
+            if name not in self.frozen:
+                self.codes[name], self.indices[name] = kmeans.reseed(raw, self.codes[name], self.indices[name])
+                self.codes[name] = kmeans.centres(raw, self.indices[name], self.codes[name])
+
+    def penalty(self, state: train.State) -> Tensor:
+        """lambda_reg sum_i sigma_i while it acts (section 3.1.3, "Opacity Regularization"), else 0."""
+        settings = self.settings
+        if settings.penalty and settings.penalty_start < state.iteration <= settings.penalty_end:
+            return settings.penalty * state.gaussians.opacities.sigmoid().sum()
+        return state.gaussians.opacities.new_zeros(())
+
+    def after(self, state: train.State) -> None:
+        """Prune what the penalty has made invisible; those that remain keep their codes until the next assignment."""
+        s, iteration = self.settings, state.iteration
+        inside = s.penalty_start < iteration <= s.penalty_end
+        if not (s.penalty and inside and (iteration - s.penalty_start) % s.prune_interval == 0):
+            return
+        kept, origin = prune(state.gaussians, s.least_opacity)
+        if len(origin) < len(state.gaussians):
+            state.replace(kept, origin)
+            self.indices = {name: indices[origin] for name, indices in self.indices.items()}
+            self._due = bool(self.indices)
+
+    def finish(self, gaussians: Gaussians) -> Compressed:
+        """The compressed scene of trained parameters: codes are the means of their members, indices stay."""
+        if not self.codes:
+            raise EffbookError("training ended before quantisation began", "lower start or train longer")
+        found = []
+        for book in self.settings.books:
+            name = book.parameters
+            codes, indices = self.codes[name], self.indices[name]
+            if name not in self.frozen:
+                codes = kmeans.centres(joined(gaussians, name), indices, codes)
+            found.append(Codebook(parameters=name, codes=codes.detach().clone(), indices=indices.to(torch.int32)))
+        coded = {name for book in self.settings.books for name in book.parameters}
+        plain = {name: t.detach().clone() for name, t in gaussians.tensors().items() if name not in coded}
+        return Compressed(codebooks=tuple(found), plain=plain)
+
+
+def fit(
+    gaussians: Gaussians,
+    cameras: Sequence[Camera],
+    images: Sequence[Tensor],  # [H, W, 3] in [0, 1]
+    training: train.TrainSettings,
+    settings: CompGSSettings,
+    *,
+    extent: float,
+    frozen: Mapping[tuple[str, ...], Tensor] | None = None,
+    **hooks,
+) -> Compressed:
+    """Train a scene with quantisation and the opacity penalty, and return it compressed.
+
+    `hooks` go on to `gaussians.train.fit` (`watch`). Raises EffbookError where quantisation would not start before the
+    end or where densification would go on while it runs.
+    """
+    if settings.start > training.iterations:
+        raise EffbookError(
+            f"quantisation starts at {settings.start:,} of {training.iterations:,} iterations", "lower start"
+        )
+    if training.density.end > settings.start + 1:
+        raise EffbookError(
+            f"densification ends at {training.density.end:,}, after quantisation starts at {settings.start:,}",
+            "let it end first: new Gaussians have no code",
+        )
+    quantiser = Quantiser(settings, frozen=frozen)
+    trained = train.fit(
+        gaussians,
+        cameras,
+        images,
+        training,
+        extent=extent,
+        before=quantiser.before,
+        penalty=quantiser.penalty,
+        after=quantiser.after,
+        **hooks,
+    )
+    return quantiser.finish(trained)
+
+
+def compress(gaussians: Gaussians, settings: CompGSSettings, *, iterations: int = 10) -> Compressed:
+    """Cluster a trained scene without training on ("post-train K-means"): smaller at once, with a loss of quality."""
+    generator = torch.Generator().manual_seed(settings.seed)
+    found = []
+    for book in settings.books:
+        values = joined(gaussians, book.parameters).detach()
+        codes, indices = kmeans.cluster(values, book.codes, iterations=iterations, generator=generator)
+        found.append(Codebook(parameters=book.parameters, codes=codes, indices=indices.to(torch.int32)))
+    coded = {name for book in settings.books for name in book.parameters}
+    plain = {name: t.detach().clone() for name, t in gaussians.tensors().items() if name not in coded}
+    return Compressed(codebooks=tuple(found), plain=plain)
