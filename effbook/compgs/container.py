@@ -137,6 +137,7 @@ def write(scene: Compressed, path: Path | str, storage: Storage = PACKED) -> int
     The Gaussians' order changes. Apart from that order, 8 bytes a Gaussian, what is needed beside the scene is the
     memory of one group of rows: tensors may be mapped from disk. Raises EffbookError for values that are not finite.
     """
+    scene = scene.to("cpu")
     first, second, order, runs = _order(scene, entropy=storage.entropy)
     plain, books = _steps(scene, storage)
     header = _Header(

@@ -87,6 +87,14 @@ class Compressed:
         for start in range(0, len(self), rows):
             yield self.rows(slice(start, start + rows))
 
+    def to(self, device: torch.device | str) -> "Compressed":
+        """The same scene on another device."""
+        books = tuple(
+            Codebook(parameters=book.parameters, codes=book.codes.to(device), indices=book.indices.to(device))
+            for book in self.codebooks
+        )
+        return Compressed(codebooks=books, plain={name: tensor.to(device) for name, tensor in self.plain.items()})
+
     def bytes_at_rest(self) -> int:
         """Bytes of the tensors in memory."""
         tensors = [*self.plain.values(), *(t for book in self.codebooks for t in (book.codes, book.indices))]
