@@ -1,0 +1,227 @@
+"""CompGS's lines of the ledger: the CPU renderer beside a dense one, quantised beside plain training, packing a scene.
+
+Both sides of a ratio run in turns in one process. The dissertation's own figures are from one RTX 6000 (Table 3.1).
+"""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from effbook.experiments.ledger import Ratio, compare, ratio, register_bench
+
+GAUSSIANS, SIZE_PX = 10_000, 128
+ITERATIONS = 300  # a tenth of `mini`, with the same third of them quantised
+
+
+def made_up(n: int, *, seed: int = 0):  # -> Gaussians
+    """A ball of n Gaussians whose footprints are those of a trained scene of so many, some pixels wide."""
+    import torch
+
+    from effbook.gaussians.model import Gaussians
+
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> "torch.Tensor":
+        return torch.randn(*shape, generator=generator)
+
+    means = torch.nn.functional.normalize(draw(n, 3), dim=-1) * torch.rand(n, 1, generator=generator) ** (1 / 3)
+    return Gaussians(
+        means=means,
+        sh_dc=draw(n, 3),
+        sh_rest=0.1 * draw(n, 15, 3),
+        opacities=1.5 * draw(n),
+        scales=-3.8 + 0.4 * draw(n, 3),
+        rotations=draw(n, 4),
+    )
+
+
+def camera(size_px: int = SIZE_PX):  # -> Camera
+    """Sees the whole ball."""
+    import torch
+
+    from effbook.gaussians.camera import Camera
+
+    pose = torch.eye(4)
+    pose[2, 3] = 3.0
+    focal = 1.3 * size_px
+    return Camera(
+        world_to_camera=pose,
+        width=size_px,
+        height=size_px,
+        focal_x=focal,
+        focal_y=focal,
+        centre_x=size_px / 2,
+        centre_y=size_px / 2,
+    )
+
+
+def step(model, draw: Callable) -> Callable[[], None]:
+    """Draw and go backward once."""
+    leaves = model.map(lambda t: t.clone().requires_grad_())
+
+    def once() -> None:
+        draw(leaves).square().sum().backward()
+        for tensor in leaves.tensors().values():
+            tensor.grad = None
+
+    return once
+
+
+def draw_dense(model, view, pixels_at_once: int = 512):  # -> Tensor [pixels, 3]
+    """Every Gaussian at every pixel in plain torch, as section 3.1.3 has it, some pixels at a time."""
+    import torch
+
+    from effbook.gaussians.project import project
+
+    splats = project(model, view)
+    order = splats.depths.argsort(stable=True)
+    centres, conics = splats.centres[order], splats.conics[order]
+    colours, opacities = splats.colours[order], splats.opacities[order]
+    ys, xs = torch.meshgrid(torch.arange(view.height), torch.arange(view.width), indexing="ij")
+    places = torch.stack([xs, ys], dim=-1).reshape(-1, 2) + 0.5
+    rows = []
+    for some in places.split(pixels_at_once):
+        dx, dy = (some[:, None] - centres[None]).unbind(-1)  # [P, M]
+        power = 0.5 * (conics[:, 0] * dx * dx + conics[:, 2] * dy * dy) + conics[:, 1] * dx * dy
+        alphas = (opacities * torch.exp(-power)).clamp(max=0.999)
+        alphas = torch.where(alphas < 1 / 255, torch.zeros_like(alphas), alphas)
+        passed = torch.cumprod(torch.cat([torch.ones_like(alphas[:, :1]), 1 - alphas], dim=1), dim=1)[:, :-1]
+        rows.append((alphas * passed) @ colours)
+    return torch.cat(rows)
+
+
+def dense_beside_tiles() -> Ratio:
+    """Time of drawing 10,000 Gaussians and going backward: every Gaussian at every pixel, against our CPU engine."""
+    from effbook.gaussians.rasterise import render
+
+    model, view = made_up(GAUSSIANS), camera()
+    dense = step(model, lambda leaves: draw_dense(leaves, view))
+    tiles = step(model, lambda leaves: render(leaves, view, engine="cpu").image)
+    return compare(dense, tiles, repeats=3, warm_up=1)
+
+
+def one_core_beside_two() -> Ratio:
+    """Time of drawing and going backward with one thread against two."""
+    import numba
+
+    from effbook.gaussians.rasterise import render
+
+    once = step(made_up(GAUSSIANS), lambda leaves: render(leaves, camera(), engine="cpu").image)
+    most = numba.get_num_threads()
+
+    def with_threads(n: int) -> Callable[[], None]:
+        def run() -> None:
+            numba.set_num_threads(min(n, most))
+            once()
+
+        return run
+
+    try:
+        return compare(with_threads(1), with_threads(2), repeats=20)
+    finally:
+        numba.set_num_threads(most)
+
+
+def quantised_beside_plain(colour: int, covariance: int) -> Ratio:
+    """Time of a training run of which the last third is quantised, against one without; 10,000 Gaussians throughout."""
+    from effbook.compgs.quantise import CompGSSettings, books
+    from effbook.compgs.quantise import fit as fit_compressed
+    from effbook.gaussians.densify import DensitySettings
+    from effbook.gaussians.rasterise import render
+    from effbook.gaussians.train import TrainSettings, fit
+
+    model, view = made_up(GAUSSIANS), camera(64)
+    wanted = render(made_up(2000, seed=1), view).image.detach()
+    training = TrainSettings(iterations=ITERATIONS, sh_interval=1, density=DensitySettings(end=0))
+    settings = CompGSSettings(
+        books=books(colour=colour, covariance=covariance), start=200, interval=10, end=250, penalty=0.0
+    )
+
+    def plain() -> None:
+        fit(model, [view], [wanted], training, extent=1.0)
+
+    def quantised() -> None:
+        fit_compressed(model, [view], [wanted], training, settings, extent=1.0)
+
+    return compare(quantised, plain, repeats=5, warm_up=1)
+
+
+def compressed(n: int):  # -> Compressed
+    """A made-up compressed scene; codes are used as unevenly as a normal distribution is."""
+    import torch
+
+    from effbook.compgs.model import Codebook, Compressed, width
+
+    generator = torch.Generator().manual_seed(0)
+    plain = made_up(n)
+
+    def book(name: str, codes: int) -> Codebook:
+        indices = (codes * torch.special.ndtr(0.8 * torch.randn(n, generator=generator))).int().clamp(0, codes - 1)
+        return Codebook(parameters=(name,), codes=torch.randn(codes, width(name), generator=generator), indices=indices)
+
+    sizes = {"sh_dc": 4096, "sh_rest": 4096, "scales": 16_384, "rotations": 16_384}
+    return Compressed(
+        codebooks=tuple(book(name, codes) for name, codes in sizes.items()),
+        plain={"means": plain.means, "opacities": plain.opacities},
+    )
+
+
+def container_beside_npy(entropy: bool, n: int = 1_000_000) -> Ratio:
+    """Time of writing and reading a million Gaussians in four codebooks, against their 236 MB as one .npy."""
+    import numpy as np
+
+    from effbook.compgs.container import Storage, read, write
+
+    scene, table = compressed(n), np.random.default_rng(0).normal(size=(n, 59)).astype(np.float32)
+    storage = Storage(entropy=entropy)
+    with tempfile.TemporaryDirectory() as folder:
+        packed, plain = Path(folder) / "scene.compgs", Path(folder) / "scene.npy"
+
+        def container() -> None:
+            write(scene, packed, storage)
+            read(packed)
+
+        def npy() -> None:
+            np.save(plain, table)
+            np.load(plain)
+
+        return compare(container, npy, repeats=5, warm_up=1)
+
+
+def entropy_beside_packed() -> Ratio:
+    """Bytes of the trained scenes of `mini` with their streams compressed, over those packed: the mean of its seeds."""
+    import statistics
+
+    from effbook.errors import EffbookError
+    from effbook.experiments import records
+    from effbook.experiments.compgs.scene import SceneRecipe
+    from effbook.experiments.profiles import scale, seeds, with_seeds
+
+    whole = SceneRecipe(dataset="mip-nerf360", quantised="dc sh scale rotation", penalty=1e-7)
+    small = scale(whole, "mini")
+    found = [records.find(one, "mini") for one in with_seeds(small, seeds(small, "mini"))]
+    if None in found:
+        raise EffbookError("the scenes of mini are not recorded yet", "run `effbook run tab-3.1 --profile mini` first")
+    means = [statistics.fmean(r.metrics[name] for r in found) for name in ("entropy_bytes", "packed_bytes")]
+    return ratio(*means, "bytes")
+
+
+register_bench("compgs", "draw and backward: dense torch / CPU engine", dense_beside_tiles, ">= 30")
+register_bench("compgs", "draw and backward: one core / two", one_core_beside_two, ">= 1.2")
+register_bench(
+    "compgs",
+    "training: K-means with 128 and 512 codes / plain",
+    lambda: quantised_beside_plain(128, 512),
+    "<= 1.15",
+    "1.06 (16K codes, with fewer Gaussians)",
+)
+register_bench(
+    "compgs",
+    "training: K-means with 128 and 1024 codes / plain",
+    lambda: quantised_beside_plain(128, 1024),
+    "<= 1.4",
+    "1.36 (32K codes, with fewer Gaussians)",
+)
+register_bench("compgs", "write and read 1M Gaussians: packed / .npy", lambda: container_beside_npy(False), "<= 3")
+register_bench("compgs", "write and read 1M Gaussians: compressed / .npy", lambda: container_beside_npy(True), "<= 3")
+register_bench("compgs", "bytes: compressed / packed, mini", entropy_beside_packed, "<= 0.9")
