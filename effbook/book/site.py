@@ -25,7 +25,7 @@ from pathlib import Path
 import nbformat
 from filelock import FileLock
 
-from effbook.book import pages
+from effbook.book import pages, viewer
 from effbook.book.check import check_site
 from effbook.book.notebooks import environment, notebook_parameters, run_notebook
 from effbook.book.parameters import parse_parameters
@@ -168,6 +168,9 @@ def lay_out(root: Path, work: Path, *, notebooks: list[str], profile: str) -> No
     # Not in _static itself: jupyter-book would then load every script there on every page, this one twice.
     (extra / "_static" / "mathjax").mkdir(parents=True)
     shutil.copy2(mathjax(), extra / "_static" / "mathjax" / MATHJAX)
+    if any("effbookSplats" in (stage / name).read_text(encoding="utf-8") for name in notebooks):
+        (extra / viewer.PLACE).parent.mkdir(parents=True)
+        (extra / viewer.PLACE).write_text(viewer.script() or "", encoding="utf-8")
     pages.write_generated(stage, profile=profile, version=importlib.metadata.version("effbook"))
 
 

@@ -1,5 +1,5 @@
 """CompGS's experiments: importing this package registers its recipes, their profiles and its benches."""
 
-from effbook.experiments.compgs import bench, profiles, scene, storage
+from effbook.experiments.compgs import bench, profiles, scene, showcase, storage
 
-__all__ = ["bench", "profiles", "scene", "storage"]
+__all__ = ["bench", "profiles", "scene", "showcase", "storage"]
