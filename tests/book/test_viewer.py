@@ -1,4 +1,4 @@
-"""The viewer of scenes: what lies in the page, what is loaded when asked for, and what happens without the libraries."""
+"""The viewer of scenes: what lies in the page, what is loaded when asked for, what happens without the libraries."""
 
 import base64
 import json
