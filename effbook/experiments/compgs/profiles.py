@@ -41,8 +41,8 @@ def divided(field: str, by: int) -> Callable[[Any], int]:
 def own_scene(recipe: Any) -> object:
     """The still lifes stand in for Mip-NeRF360 as a whole; nothing stands in for the others.
 
-    Left out for the sake of time are 3DGS with its own thresholds and intervals changed (Tables 3.3 and B.6 to B.9), and
-    K-means with other iterations, intervals and sizes than the text settles on (Table 3.8).
+    Left out for the sake of time are 3DGS with its own thresholds and intervals changed (Tables 3.3 and B.6 to B.9),
+    and K-means with other iterations, intervals and sizes than the text settles on (Table 3.8).
     """
     usual = {"least_opacity": 0.005, "densify_interval": 100, "densify_end": 15_000, "gradient_threshold": 2e-4}
     usual |= {"kmeans_iterations": 1, "kmeans_interval": 100}
