@@ -19,6 +19,7 @@
           look.target[2] + Math.sin(state.up) * state.far,
         );
         pane.camera.lookAt(...look.target);
+        pane.wake();
       }
     }
     function turn(dx, dy) {
@@ -75,9 +76,13 @@
       }
       shown = mesh;
       scene.add(mesh);
+      wake();
     }
-    renderer.setAnimationLoop(() => renderer.render(scene, camera));
-    return { canvas, camera, show };
+    // Sorting goes on after a frame, so a few more are drawn; then the pane rests until something moves.
+    let frames = 0;
+    const wake = () => (frames = 60);
+    renderer.setAnimationLoop(() => frames-- > 0 && renderer.render(scene, camera));
+    return { canvas, camera, show, wake };
   }
 
   globalThis.effbookSplats.open = function (root, told) {
