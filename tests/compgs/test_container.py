@@ -287,3 +287,23 @@ def test_nothing_but_our_own_error_comes_of_a_broken_file(tmp_path, data):
     except EffbookError:
         return
     scene.decode().check_finite()
+
+
+def test_writing_needs_memory_for_a_group_of_rows_and_not_for_the_scene(tmp_path):
+    """Parameters may lie on disk: a scene larger than half of the memory can be written."""
+    import tracemalloc
+
+    n = 600_000
+    plain = {}
+    for name, shape in SHAPES.items():
+        size = n * int(np.prod(shape))
+        np.memmap(tmp_path / name, np.float32, "w+", shape=size)[::7] = 1.5
+        plain[name] = torch.from_file(str(tmp_path / name), shared=False, size=size).reshape(n, *shape)
+    tracemalloc.start()
+    size = write(Compressed(codebooks=(), plain=plain), tmp_path / "scene.compgs")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert size > 236 * n
+    assert peak < 0.45 * size
+    seen = sum(len(part) for part in read_parts(tmp_path / "scene.compgs"))
+    assert seen == n
