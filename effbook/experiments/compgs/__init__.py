@@ -1,5 +1,5 @@
 """CompGS's experiments: importing this package registers its recipes, their profiles and its benches."""
 
-from effbook.experiments.compgs import bench, profiles, scene, showcase, storage
+from effbook.experiments.compgs import bench, profiles, scene, shared, showcase, storage
 
-__all__ = ["bench", "profiles", "scene", "showcase", "storage"]
+__all__ = ["bench", "profiles", "scene", "shared", "showcase", "storage"]

@@ -1,6 +1,9 @@
 """The recipe of scenes: what it stores and measures at the smallest scale, what it shares, and what it refuses."""
 
+import dataclasses
+
 import pytest
+import torch
 
 from effbook.errors import EffbookError
 from effbook.experiments.compgs import scene as module
@@ -129,3 +132,35 @@ def test_storage_ways_are_those_of_the_tables():
     assert ways["bitq"].plain_bits == {"means": 16, "opacities": 8}
     assert "means" not in ways["int8-no-pos"].plain_bits
     assert ways["int16"].code_bits == 16
+
+
+def test_a_shared_codebook_is_that_of_its_source_and_stays_as_it_is(cache, tmp_path, monkeypatch):
+    from effbook.experiments.compgs import datasets
+    from effbook.experiments.compgs.shared import SharedRecipe
+
+    two = dataclasses.replace(datasets.DATASETS["toy"], scenes={"metals": "", "plastics": ""})
+    monkeypatch.setitem(datasets.DATASETS, "toy", two)
+    recipe = scale(SharedRecipe(dataset="mip-nerf360", quantised=FOUR), "smoke")
+    assert (recipe.dataset, recipe.source) == ("toy", "metals")
+    found = run(recipe, tmp_path)
+    assert len(found.series["psnr by scene"]) == 2
+    context = Context(profile="smoke", folder=tmp_path / "again")
+    metals, plastics = (
+        recipe._trained(
+            load_scene("toy", name, shrink=1, points=recipe.points, seed=0, cache=cache, say=print), context
+        )[0]
+        for name in ("metals", "plastics")
+    )
+    for one, other in zip(metals.codebooks, plastics.codebooks, strict=True):
+        assert one.parameters == other.parameters
+        assert torch.equal(one.codes, other.codes)
+    assert not torch.equal(metals.plain["means"], plastics.plain["means"])
+
+
+def test_only_codes_that_are_trained_can_be_shared():
+    from effbook.experiments.compgs.shared import SharedRecipe
+
+    for fields in ({}, {"quantised": FOUR, "after_training": True}, {"quantised": FOUR, "source": "lego"}):
+        with pytest.raises(EffbookError):
+            SharedRecipe(dataset="mip-nerf360", **fields)
+    assert scale(SharedRecipe(dataset="mip-nerf360", quantised=FOUR), "mini").source == "metals"
