@@ -69,6 +69,7 @@
     let shown = null;
     async function show(one) {
       const mesh = new SplatMesh({ fileBytes: bytes(one.data), fileName: "scene.spz" });
+      mesh.quaternion.set(1, 0, 0, 0); // .spz is right, up, back; the scene is right, down, front
       await mesh.initialized;
       if (shown) {
         scene.remove(shown);

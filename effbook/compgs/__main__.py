@@ -9,7 +9,7 @@ from rich.console import Console
 from effbook.errors import EffbookError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Compress a trained 3D Gaussian splatting scene.")
-console = Console(soft_wrap=True, highlight=False)
+console = Console(soft_wrap=True, highlight=False, markup=False)  # a name may hold brackets
 
 Source = Annotated[Path, typer.Argument(help="A trained scene: .ply, .splat or .spz.")]
 
@@ -29,7 +29,9 @@ def compress(
     from effbook.compgs import BIT_QUANTISED, CompGSSettings, Storage, books, read, write
     from effbook.compgs import compress as cluster
     from effbook.compgs.inspect import pictures_apart
+    from effbook.gaussians.formats.ply import check_place
 
+    check_place(target)
     scene = _read(source)
     settings = CompGSSettings(books=books(colour=colour_codes, covariance=covariance_codes), seed=seed)
     small = cluster(scene, settings, iterations=iterations)
@@ -54,7 +56,9 @@ def decompress(
     """Write a compressed scene as an ordinary one, for other tools."""
     from effbook.compgs import describe, read, read_parts
     from effbook.gaussians.formats import write_ply, write_splat, write_spz
+    from effbook.gaussians.formats.ply import check_place
 
+    check_place(target)
     if target.suffix == ".ply":
         write_ply(read_parts(source), target, count=describe(source)["gaussians"])
     elif target.suffix in (".splat", ".spz"):
@@ -91,7 +95,7 @@ def main() -> None:
     try:
         app()
     except EffbookError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {error}")
+        Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"error: {error}")
         raise SystemExit(1) from None
 
 

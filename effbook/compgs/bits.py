@@ -21,7 +21,7 @@ def pack(numbers: np.ndarray, bits: int) -> np.ndarray:
     if bits == 0:
         return np.zeros(0, np.uint8)
     if bits in (8, 16, 32):
-        return numbers.astype(f"<u{bits // 8}").view(np.uint8)
+        return numbers.astype(f"<u{bits // 8}", copy=False).view(np.uint8)
     return _pack(numbers.astype(np.uint64), bits, packed_bytes(len(numbers), bits))
 
 
@@ -65,6 +65,26 @@ def _unpack(data, n, bits):
         held >>= np.uint64(bits)
         filled -= np.uint64(bits)
     return out
+
+
+@njit(cache=True)
+def counted(keys, count):
+    """How often each number below `count` occurs, int64 [count]; all keys must be below it."""
+    often = np.zeros(count, np.int64)
+    for key in keys:
+        often[key] += 1
+    return often
+
+
+@njit(cache=True)
+def sorted_by(keys, starts, rows):
+    """The rows [N] ordered by their keys, stable: those of key k from starts[k] on. 4 bytes a row."""
+    found, at = np.empty(len(rows), np.uint32), starts.copy()
+    for row in rows:
+        key = keys[row]
+        found[at[key]] = row
+        at[key] += 1
+    return found
 
 
 def absmax(values: np.ndarray, bits: int) -> tuple[np.ndarray, float]:

@@ -18,8 +18,8 @@ def cameras_around(gaussians: Gaussians, *, views: int = VIEWS, size_px: int = S
     places = gaussians.means[gaussians.opacities.sigmoid() > 0.1].double()
     places = places if len(places) else gaussians.means.double()
     middle = places.median(dim=0).values
-    radius = float((places - middle).norm(dim=-1).quantile(0.9)) if len(places) < 1 << 24 else 1.0
-    radius = max(radius, 1e-3)
+    reach = (places - middle).norm(dim=-1)
+    radius = max(float(reach.kthvalue(math.ceil(0.9 * len(reach))).values), 1e-3)
     found = []
     for i in range(views):
         angle = 2 * math.pi * i / views

@@ -18,23 +18,29 @@ def assign(values: Tensor, codes: Tensor, *, block_bytes: int = BLOCK_BYTES) -> 
     On the CPU by faiss; elsewhere in blocks of rows, so that the memory needed is `block_bytes` and the result.
     """
     values, codes = values.detach(), codes.detach()
-    if values.device.type == "cpu":
-        import faiss
+    if values.device.type != "cpu":
+        return assign_in_blocks(values, codes, block_bytes=block_bytes)
+    import faiss
 
-        index = faiss.IndexFlatL2(codes.shape[1])
-        index.add(np.ascontiguousarray(codes.float().numpy()))
-        _, found = index.search(np.ascontiguousarray(values.float().numpy()), 1)
-        return torch.from_numpy(found[:, 0])
-    return assign_in_blocks(values, codes, block_bytes=block_bytes)
+    middle = codes.mean(0)
+    index = faiss.IndexFlatL2(codes.shape[1])
+    index.add(np.ascontiguousarray((codes - middle).float().numpy()))
+    _, found = index.search(np.ascontiguousarray((values - middle).float().numpy()), 1)
+    return torch.from_numpy(found[:, 0])
 
 
 def assign_in_blocks(values: Tensor, codes: Tensor, *, block_bytes: int = BLOCK_BYTES) -> Tensor:
-    """What `assign` does on a GPU: argmin_k |c_k|^2 / 2 - x . c_k, some rows at a time."""
+    """What `assign` does on a GPU: argmin_k |c_k|^2 / 2 - x . c_k, some rows at a time.
+
+    Both are moved by the codes' mean: far from the origin, the difference of two large numbers would tell little.
+    """
     rows = max(1, block_bytes // (len(codes) * values.element_size()))
+    middle = codes.mean(0)
+    codes = codes - middle
     half_squares = 0.5 * codes.square().sum(1)  # [K]
     found = torch.empty(len(values), dtype=torch.int64, device=values.device)
     for start in range(0, len(values), rows):
-        block = values[start : start + rows]
+        block = values[start : start + rows] - middle
         found[start : start + rows] = torch.addmm(half_squares, block, codes.T, alpha=-1).argmin(1)
     return found
 

@@ -25,13 +25,21 @@ def width(parameter: str) -> int:
     return int(torch.tensor(SHAPES[parameter]).prod()) if SHAPES[parameter] else 1
 
 
+def index_type(codes: int) -> torch.dtype:
+    """The smallest type that holds an index into so many codes and that torch can compute with."""
+    return torch.uint8 if codes <= 2**8 else torch.int16 if codes <= 2**15 else torch.int32
+
+
 @dataclass(kw_only=True, eq=False)
 class Codebook:
-    """Codes for one or several parameters of a Gaussian, side by side, and which one each Gaussian uses."""
+    """Codes for one or several parameters of a Gaussian, side by side, and which one each Gaussian uses.
+
+    Indices may be of any whole type; those that are read or trained are of the smallest (`index_type`).
+    """
 
     parameters: tuple[str, ...]
     codes: Tensor  # [K, D]
-    indices: Tensor  # [N]
+    indices: Tensor  # [N], whole numbers below K
 
 
 @dataclass(kw_only=True, eq=False)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from effbook.compgs import kmeans
-from effbook.compgs.model import SHAPES, Codebook, Compressed, joined, split
+from effbook.compgs.model import SHAPES, Codebook, Compressed, index_type, joined, split, width
 from effbook.errors import EffbookError
 from effbook.gaussians import train
 from effbook.gaussians.camera import Camera
@@ -97,6 +97,13 @@ class Quantiser:
         self._generator = torch.Generator().manual_seed(settings.seed)
         if unknown := set(self.frozen) - {book.parameters for book in settings.books}:
             raise EffbookError(f"frozen codes for {sorted(unknown)}, which are not quantised", "add a book for them")
+        for name, codes in self.frozen.items():
+            wanted = sum(map(width, name))
+            if codes.ndim != 2 or codes.shape[1] != wanted or not torch.isfinite(codes).all():
+                raise EffbookError(
+                    f"frozen codes for {' and '.join(name)} have the shape {tuple(codes.shape)} or are not finite",
+                    f"give finite numbers [K, {wanted}]",
+                )
 
     def before(self, state: train.State) -> Gaussians:
         """The scene to draw: from `start` on, quantised."""
@@ -114,8 +121,8 @@ class Quantiser:
             name = book.parameters
             raw = joined(gaussians, name)  # [N, D]
             if name not in self.codes:
-                given = self.frozen.get(name)
-                fresh = kmeans.first_codes(raw, book.codes, self._generator) if given is None else given.to(raw)
+                given, most = self.frozen.get(name), min(book.codes, len(raw))  # pruning may leave fewer than K
+                fresh = kmeans.first_codes(raw, most, self._generator) if given is None else given.to(raw)
                 self.codes[name] = fresh
             elif name not in self.frozen:
                 self.codes[name] = kmeans.centres(raw, self.indices[name], self.codes[name])
@@ -152,8 +159,11 @@ class Quantiser:
             self._due = bool(self.indices)
 
     def finish(self, gaussians: Gaussians) -> Compressed:
-        """The compressed scene of trained parameters: codes are the means of their members, indices stay."""
-        if not self.codes:
+        """The compressed scene of trained parameters: codes are the means of their members, indices stay.
+
+        Where fewer Gaussians are left than there are codes, those that nobody uses are left out.
+        """
+        if self.settings.books and not self.codes:
             raise EffbookError("training ended before quantisation began", "lower start or train longer")
         found = []
         for book in self.settings.books:
@@ -161,10 +171,29 @@ class Quantiser:
             codes, indices = self.codes[name], self.indices[name]
             if name not in self.frozen:
                 codes = kmeans.centres(joined(gaussians, name), indices, codes)
-            found.append(Codebook(parameters=name, codes=codes.detach().clone(), indices=indices.to(torch.int32)))
-        coded = {name for book in self.settings.books for name in book.parameters}
-        plain = {name: t.detach().clone() for name, t in gaussians.tensors().items() if name not in coded}
-        return Compressed(codebooks=tuple(found), plain=plain)
+                if len(codes) > len(gaussians):
+                    used, indices = indices.unique(return_inverse=True)
+                    codes = codes[used]
+            found.append((name, codes.detach().clone(), indices))
+        return _compressed(gaussians, found)
+
+
+def _compressed(gaussians: Gaussians, coded: Sequence[tuple[tuple[str, ...], Tensor, Tensor]]) -> Compressed:
+    """Put (parameters, codes, indices) and what is kept plain together."""
+    books = tuple(Codebook(parameters=p, codes=c, indices=i.to(index_type(len(c)))) for p, c, i in coded)
+    named = {name for book in books for name in book.parameters}
+    plain = {name: t.detach().clone() for name, t in gaussians.tensors().items() if name not in named}
+    return Compressed(codebooks=books, plain=plain)
+
+
+def _check(gaussians: Gaussians, wanted: Sequence[Book], *, most: int | None) -> None:
+    """Before any work: are all values finite, and is no codebook larger than the Gaussians that there can be?"""
+    gaussians.check_finite()
+    for book in wanted:
+        if most is not None and book.codes > most:
+            raise EffbookError(
+                f"a codebook of {book.codes:,} codes is larger than the {most:,} Gaussians", "choose a smaller codebook"
+            )
 
 
 def fit(
@@ -180,16 +209,21 @@ def fit(
 ) -> Compressed:
     """Train a scene with quantisation and the opacity penalty, and return it compressed.
 
-    `hooks` go on to `gaussians.train.fit` (`watch`). Raises EffbookError where quantisation would not start before the
-    end or where densification would go on while it runs.
+    `hooks` go on to `gaussians.train.fit` (`watch`). Without books the penalty acts alone. Raises EffbookError for
+    values that are not finite, and where quantisation would not start before the end, where densification would go on
+    while it runs, or where a codebook is larger than the number of Gaussians can become.
     """
-    if settings.start > training.iterations:
+    density, n = training.density, len(gaussians)
+    grows = min(density.end, training.iterations + 1) > density.start + 1
+    most = n if not grows else None if density.most is None else max(density.most, n)
+    _check(gaussians, [book for book in settings.books if book.parameters not in (frozen or {})], most=most)
+    if settings.books and settings.start > training.iterations:
         raise EffbookError(
             f"quantisation starts at {settings.start:,} of {training.iterations:,} iterations", "lower start"
         )
-    if training.density.end > settings.start + 1:
+    if settings.books and density.end > settings.start:
         raise EffbookError(
-            f"densification ends at {training.density.end:,}, after quantisation starts at {settings.start:,}",
+            f"densification ends at {density.end:,}, after quantisation starts at {settings.start:,}",
             "let it end first: new Gaussians have no code",
         )
     quantiser = Quantiser(settings, frozen=frozen)
@@ -209,12 +243,11 @@ def fit(
 
 def compress(gaussians: Gaussians, settings: CompGSSettings, *, iterations: int = 10) -> Compressed:
     """Cluster a trained scene without training on ("post-train K-means"): smaller at once, with a loss of quality."""
+    _check(gaussians, settings.books, most=len(gaussians))
     generator = torch.Generator().manual_seed(settings.seed)
     found = []
     for book in settings.books:
         values = joined(gaussians, book.parameters).detach()
         codes, indices = kmeans.cluster(values, book.codes, iterations=iterations, generator=generator)
-        found.append(Codebook(parameters=book.parameters, codes=codes, indices=indices.to(torch.int32)))
-    coded = {name for book in settings.books for name in book.parameters}
-    plain = {name: t.detach().clone() for name, t in gaussians.tensors().items() if name not in coded}
-    return Compressed(codebooks=tuple(found), plain=plain)
+        found.append((book.parameters, codes, indices))
+    return _compressed(gaussians, found)

@@ -44,6 +44,12 @@ def _blur_matrix(size: int, border: bool) -> Tensor:
     return band if border else band[half : size - half]
 
 
+@functools.lru_cache(maxsize=32)
+def _blur_on(size: int, border: bool, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The same where it is needed: once, not in every iteration of a training."""
+    return _blur_matrix(size, border).to(device, dtype)
+
+
 def ssim(image: Tensor, wanted: Tensor, *, border: bool = True) -> Tensor:
     """Structural similarity as a tensor one can differentiate: windows of 11 x 11 pixels weighed by a Gaussian.
 
@@ -51,7 +57,7 @@ def ssim(image: Tensor, wanted: Tensor, *, border: bool = True) -> Tensor:
     window lies inside, as scikit-image has it (gaussian_weights, sample covariance off).
     """
     _check(image, wanted)
-    down, across = (_blur_matrix(size, border).to(image) for size in image.shape[:2])
+    down, across = (_blur_on(size, border, image.device, image.dtype) for size in image.shape[:2])
     x, y = image.permute(2, 0, 1), wanted.to(image).permute(2, 0, 1)
     blurred = down @ torch.cat([x, y, x * x, y * y, x * y]) @ across.T  # [15, H, W]
     mean_x, mean_y, xx, yy, xy = blurred.chunk(5)

@@ -10,7 +10,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from effbook.exhibits.register import exhibit, recipe_of, recipes_of_exhibit, runs_of
+from effbook.exhibits.register import exhibit, recipe_of, recipes_of_exhibit, runs_of, unit_of
 from effbook.exhibits.schema import Column, Exhibit, Row
 from effbook.experiments import records
 from effbook.experiments.fingerprint import standing_still
@@ -125,7 +125,12 @@ def _cell(found: Exhibit, row: Row, column: Column, profile: str) -> Measured:
         "paths": tuple(f"{scale}/{r.recipe.system}/{r.recipe.name}-{r.key}.json" for r in kept.values()),
         "stale": any(stale(record) for record in kept.values()),
     }
-    values = {seed: r.metrics[column.metric] for seed, r in kept.items() if r.metrics.get(column.metric) is not None}
+    values = _values(kept, column.metric)
+    if (unit := unit_of(column)) is not None:
+        units = _values(_records_of(runs_of(unit, scale), scale), column.metric)
+        values = {seed: value / units[seed] for seed, value in values.items() if units.get(seed)}
+        if kept and not values:
+            return Measured(state="not run", note="the run that gives the unit is not recorded", **known)
     if kept and not values:
         note = next((r.notes[column.metric] for r in kept.values() if column.metric in r.notes), "")
         return Measured(state="no value", note=note or f"the run gives no {column.metric}", **known)
@@ -133,11 +138,18 @@ def _cell(found: Exhibit, row: Row, column: Column, profile: str) -> Measured:
     return Measured(state=state, by_seed={seed: v * column.scale for seed, v in values.items()}, **known)
 
 
+def _values(kept: dict[int, Record], metric: str | None) -> dict[int, float]:
+    """The metric by seed, where a record has it."""
+    return {seed: r.metrics[metric] for seed, r in kept.items() if r.metrics.get(metric) is not None}
+
+
 def _records_of(runs: tuple[Recipe, ...], profile: str) -> dict[int, Record]:
     """The records of the planned seeds, and of the seeds that someone ran beyond them, by seed."""
     if _looked is not None and (runs, profile) in _looked:
         return _looked[runs, profile]
     kept = {run.seed: record for run in runs if (record := _find(run, profile)) is not None}
+    if not runs:
+        return kept
     beyond = max(run.seed for run in runs) + 1
     while (record := _find(_seeded(runs[0], beyond), profile)) is not None:
         kept[beyond] = record

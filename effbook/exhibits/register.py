@@ -98,6 +98,11 @@ def recipe_of(found: Exhibit, row: Row, column: Column) -> Recipe | None:
     return None if fields is None else _made(tuple(sorted(fields.items())))
 
 
+def unit_of(column: Column) -> Recipe | None:
+    """The recipe, at paper scale, whose metric is a column's unit (`per`); None for a unit of its own."""
+    return None if column.per is None else _made(tuple(sorted({**column.per, **column.recipe}.items())))
+
+
 @functools.lru_cache(maxsize=4096)
 def _made(items: tuple[tuple[str, Any], ...]) -> Recipe:
     fields = dict(items)
@@ -122,6 +127,8 @@ def recipes_of_exhibit(found: Exhibit, profile: str, *, arithmetic: bool | None 
         for column in found.columns:
             if (recipe := recipe_of(found, row, column)) is not None and (counts or not column.arithmetic):
                 runs.update(dict.fromkeys(runs_of(recipe, "paper" if column.arithmetic else profile)))
+                if (unit := unit_of(column)) is not None:
+                    runs.update(dict.fromkeys(runs_of(unit, profile)))
     return list(runs)
 
 

@@ -29,7 +29,8 @@ class Column(Part):
     others, `metric` names it in the record; `scale` turns the record's unit into the column's. `recipe` holds the
     fields in which this column's run differs from the row's. Arithmetic columns follow from the settings, without a
     run; `mega` is the number that the table prints as 1M (some divide by 2^20), and 1K is a thousandth of it. `timed`
-    columns are wall-clock times of separate runs: claims on them are judged under `paper` only.
+    columns are wall-clock times of separate runs: claims on them are judged under `paper` only. `per` is the recipe of
+    the run whose metric is the unit, seed by seed, where a table prints multiples of its smallest model.
     """
 
     id: Name
@@ -40,6 +41,7 @@ class Column(Part):
     scale: float = 1.0
     group: str = ""
     recipe: Fields = {}
+    per: Fields | None = None
     setting: bool = False
     arithmetic: bool = False
     timed: bool = False
@@ -49,6 +51,8 @@ class Column(Part):
     def _is_set_or_measured(self) -> "Column":
         if self.setting and (self.metric or self.arithmetic or self.direction != "none"):
             raise ValueError(f"column {self.id}: a setting has no metric, no arithmetic and no direction")
+        if self.per is not None and (not self.metric or not isinstance(self.per.get("name"), str)):
+            raise ValueError(f"column {self.id}: per needs a metric and a recipe's name")
         return self
 
 

@@ -14,9 +14,9 @@ import psutil
 
 GIB = 2**30
 _PACKAGES = (
-    "accelerate", "bitsandbytes", "datasets", "gguf", "gsplat", "nltk", "numba", "numpy", "peft", "rouge-score",
-    "sacrebleu", "safetensors", "scikit-learn", "scipy", "timm", "tokenizers", "torch", "torchao", "torchmetrics",
-    "torchvision", "transformers", "triton",
+    "accelerate", "bitsandbytes", "datasets", "faiss-cpu", "gguf", "gsplat", "gsply", "mitsuba", "nltk", "numba",
+    "numpy", "peft", "pillow", "pycolmap", "rouge-score", "sacrebleu", "safetensors", "scikit-learn", "scipy",
+    "timm", "tokenizers", "torch", "torchao", "torchmetrics", "torchvision", "transformers", "triton", "zstandard",
 )  # fmt: skip
 
 

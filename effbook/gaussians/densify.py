@@ -16,7 +16,10 @@ from effbook.gaussians.project import Splats, rotation_matrices
 
 @dataclass(frozen=True, kw_only=True)
 class DensitySettings:
-    """When and where Gaussians are added and removed; the defaults are 3DGS's for 30,000 iterations."""
+    """When and where Gaussians are added and removed; the defaults are 3DGS's for 30,000 iterations.
+
+    3DGS names a `too_wide_px` of 20, which never acts: its released code sets all widths to zero before it prunes.
+    """
 
     start: int = 500
     end: int = 15_000
@@ -27,7 +30,7 @@ class DensitySettings:
     reset_opacity: float = 0.01
     large: float = 0.01  # of the scene's extent: above it a Gaussian is split, below cloned
     too_large: float = 0.1  # of the scene's extent: pruned
-    too_wide_px: float = 20.0  # radius on the image: pruned; both after the first reset
+    too_wide_px: float | None = None  # radius on the image: pruned, like what is too large, after the first reset
     split_shrink: float = 1.6
     most: int | None = None  # no Gaussians are added beyond this number
 
@@ -93,7 +96,9 @@ def densify(
     widest = torch.cat([meter.widest[~split], meter.widest.new_zeros(len(grown) - len(old))])
     gone = grown.opacities.sigmoid() < settings.least_opacity
     if after_reset:
-        gone |= (widest > settings.too_wide_px) | (grown.scales.exp().amax(-1) > settings.too_large * extent)
+        gone |= grown.scales.exp().amax(-1) > settings.too_large * extent
+        if settings.too_wide_px is not None:
+            gone |= widest > settings.too_wide_px
     if bool(gone.all()):
         raise EffbookError("pruning would leave no Gaussian", "lower least_opacity or train longer before pruning")
     return grown.map(lambda t: t[~gone]), origin[~gone]

@@ -3,10 +3,11 @@
 C = sum_i c_i a_i prod_{j<i} (1 - a_j) (section 3.1.3), nearest first, with a_i = min(0.999, o_i exp(-q_i)) and
 q_i = (A dx^2 + C dy^2) / 2 + B dx dy. A pixel skips a_i below 1 / 255 and stops before the light left falls to 1e-4.
 
-Within a tile the loop runs over Gaussians and, inside, over the pixels of each one's box, so that the work is in
-proportion to what is drawn. The innermost loop has no branches and one buffer, so that the compiler turns it into
-vector instructions; conditions become factors 0 or 1. Tiles run in parallel. Gradients are summed for each pair of tile
-and Gaussian first and over the pairs afterwards, in a fixed order: no result depends on the number of threads.
+Within a tile the loop runs over Gaussians and, inside, over the rows of each one's box, so that the work is in
+proportion to what is drawn. The innermost loop runs over a whole row of the tile: of fixed length, without branches and
+with one buffer, so that the compiler turns it into vector instructions; conditions become factors 0 or 1. Tiles run in
+parallel. Gradients are summed for each pair of tile and Gaussian first and over the pairs afterwards, in a fixed order:
+no result depends on the number of threads.
 """
 
 import numpy as np
@@ -90,14 +91,13 @@ def forward(centres, extents, conics, colours, opacities, background, offsets, s
             i = splats[pair]
             a, b, c, o = conics[i, 0], conics[i, 1], conics[i, 2], opacities[i]
             red, green, blue = colours[i, 0], colours[i, 1], colours[i, 2]
-            left, many = _pixels_of(centres[i, 0], extents[i, 0], x0, x1)
             top, rows = _pixels_of(centres[i, 1], extents[i, 1], y0, y1)
+            dx0 = F(x0) + half - centres[i, 0]
             for y in range(top, top + rows):
                 dy = F(y) + half - centres[i, 1]
-                dx0 = F(left) + half - centres[i, 0]
                 q0, q1 = half * c * dy * dy, b * dy
-                j0 = np.uint64((y - y0) * TILE + left - x0)
-                for k in range(many):
+                j0 = np.uint64((y - y0) * TILE)
+                for k in range(TILE):
                     j = j0 + np.uint64(k)
                     dx = dx0 + F(k)
                     q = half * a * dx * dx + q1 * dx + q0
@@ -153,16 +153,15 @@ def backward(
             i = splats[pair]
             a, b, c, o = conics[i, 0], conics[i, 1], conics[i, 2], opacities[i]
             red, green, blue = colours[i, 0], colours[i, 1], colours[i, 2]
-            left, many = _pixels_of(centres[i, 0], extents[i, 0], x0, x1)
             top, rows = _pixels_of(centres[i, 1], extents[i, 1], y0, y1)
+            dx0 = F(x0) + half - centres[i, 0]
             s_x = s_y = s_a = s_b = s_c = s_red = s_green = s_blue = s_o = zero
             for y in range(top, top + rows):
                 dy = F(y) + half - centres[i, 1]
-                dx0 = F(left) + half - centres[i, 0]
                 q0, q1 = half * c * dy * dy, b * dy
-                j0 = np.uint64((y - y0) * TILE + left - x0)
+                j0 = np.uint64((y - y0) * TILE)
                 r_q = r_qx = r_qxx = zero  # sums over the row of dq, dq dx, dq dx^2
-                for k in range(many):
+                for k in range(TILE):
                     j = j0 + np.uint64(k)
                     dx = dx0 + F(k)
                     q = half * a * dx * dx + q1 * dx + q0

@@ -15,6 +15,7 @@ from effbook.gaussians.model import SH_C0, Gaussians
 
 NEAR = 0.01  # nothing nearer to the camera is drawn, in units of the scene
 BLUR = 0.3  # square pixels added to each ellipse
+MOST_PX = 1e9  # what reaches farther is no ellipse any more
 LEAST_ALPHA = 1.0 / 255.0  # below this a Gaussian does not change a pixel
 
 
@@ -115,7 +116,7 @@ def project(gaussians: Gaussians, camera: Camera, *, sh_degree: int = 3) -> Spla
         extents = reach[:, None] * torch.stack([xx, yy], dim=-1).sqrt()
         low, high = centres - extents, centres + extents
         seen = (high[:, 0] > 0) & (high[:, 1] > 0) & (low[:, 0] < camera.width) & (low[:, 1] < camera.height)
-        seen &= torch.isfinite(extents).all(-1)
+        seen &= (extents < MOST_PX).all(-1)  # and so no NaN
         kept = torch.nonzero(seen).squeeze(1)
     index = ahead[kept]
     colours = colours_seen(gaussians.sh_dc[index], gaussians.sh_rest[index], means[kept], camera, sh_degree)

@@ -1,9 +1,13 @@
 """Train a scene: 3D Gaussian splatting as a loop one can read (section 3.1.3, "Overview of 3DGS")."""
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from effbook.errors import EffbookError
@@ -13,6 +17,8 @@ from effbook.gaussians.densify import DensitySettings, PullMeter, densify
 from effbook.gaussians.model import Gaussians
 from effbook.gaussians.optimise import Adam, Rates
 from effbook.gaussians.rasterise import render
+
+METER = ("pull", "seen", "widest")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +48,10 @@ class State:
     gaussians: Gaussians
     adam: Adam
     meter: PullMeter
+    generator: torch.Generator = field(default_factory=torch.Generator)
+    order: list[int] = field(default_factory=list)  # the views still to come in this round, the next one last
     iteration: int = 0
+    seconds: float = 0.0  # spent in training so far, also before it was resumed
 
     def replace(self, gaussians: Gaussians, origin: Tensor) -> None:
         """Put a model with other rows in place; `origin` says which old row each goes on from, -1 for none."""
@@ -62,27 +71,31 @@ def fit(
     penalty: Callable[[State], Tensor] | None = None,
     after: Callable[[State], None] | None = None,
     watch: Callable[[int, float], None] | None = None,
+    keep: Callable[[State], None] | None = None,
+    resume: State | None = None,
 ) -> Gaussians:
     """Train a copy of the Gaussians on posed images and return it.
 
     `before` gives what is drawn in place of the model (a quantised one, with gradients passed through), `penalty` is
-    added to the loss, `after` is called when a step is done, `watch` hears iteration and loss. Raises EffbookError if
-    the loss is not finite.
+    added to the loss, `after` is called when a step is done, `watch` hears iteration and loss. `keep` is called last in
+    each step and may `save_state`; with `resume` training goes on from there as if it had never stopped. Raises
+    EffbookError if values of the model or the loss are not finite, and where the cameras span no space (`extent` 0).
     """
     if len(cameras) != len(images) or not cameras:
         raise EffbookError(
             f"{len(cameras)} cameras and {len(images)} images", "give one image a camera, and at least one"
         )
-    generator = torch.Generator().manual_seed(settings.seed)
-    model = gaussians.detached().map(lambda t: t.requires_grad_())
-    state = State(gaussians=model, adam=Adam(model), meter=PullMeter(len(model), device=model.means.device))
-    background = model.means.new_tensor(settings.background)
-    order: list[int] = []
-    for iteration in range(1, settings.iterations + 1):
+    if not extent > 0:
+        raise EffbookError(f"the scene's extent is {extent}", "give cameras that stand in different places")
+    gaussians.check_finite()
+    state = resume or _begin(gaussians, settings.seed)
+    background = state.gaussians.means.new_tensor(settings.background)
+    began = time.perf_counter() - state.seconds
+    for iteration in range(state.iteration + 1, settings.iterations + 1):
         state.iteration = iteration
-        if not order:
-            order = torch.randperm(len(cameras), generator=generator).tolist()
-        view = order.pop()
+        if not state.order:
+            state.order = torch.randperm(len(cameras), generator=state.generator).tolist()
+        view = state.order.pop()
         degree = min(settings.sh_degree, iteration // settings.sh_interval)
         drawn = before(state) if before else state.gaussians
         seen = render(drawn, cameras[view], background=background, sh_degree=degree)
@@ -101,10 +114,53 @@ def fit(
         for tensor in state.gaussians.tensors().values():
             tensor.grad = None
         if iteration < density.end:
-            _control_density(state, density, extent, generator)
+            _control_density(state, density, extent, settings.background == (1.0, 1.0, 1.0))
         if after:
             after(state)
-    return state.gaussians.detached()
+        if keep:
+            state.seconds = time.perf_counter() - began
+            keep(state)
+    trained = state.gaussians.detached()
+    trained.check_finite()
+    return trained
+
+
+def _begin(gaussians: Gaussians, seed: int) -> State:
+    model = gaussians.detached().map(lambda t: t.requires_grad_())
+    meter = PullMeter(len(model), device=model.means.device)
+    return State(gaussians=model, adam=Adam(model), meter=meter, generator=torch.Generator().manual_seed(seed))
+
+
+def save_state(state: State, path: Path) -> None:
+    """Write what `load_state` needs to go on from here."""
+    tensors = {f"gaussians.{name}": t.detach() for name, t in state.gaussians.tensors().items()}
+    tensors |= {f"first.{name}": t for name, t in state.adam.first.items()}
+    tensors |= {f"second.{name}": t for name, t in state.adam.second.items()}
+    tensors |= {f"meter.{name}": getattr(state.meter, name) for name in METER}
+    tensors["generator"] = state.generator.get_state()
+    tensors["order"] = torch.tensor(state.order, dtype=torch.int64)
+    tensors["steps"] = torch.tensor([state.iteration, state.adam.steps])
+    tensors["seconds"] = torch.tensor(state.seconds, dtype=torch.float64)
+    save_file({name: t.contiguous() for name, t in tensors.items()}, path)
+
+
+def load_state(path: Path, device: torch.device | str = "cpu") -> State:
+    """The state that `save_state` wrote. Raises EffbookError for a file that is none."""
+    try:
+        found = load_file(path, device=str(device))
+        model = Gaussians(**{f.name: found[f"gaussians.{f.name}"].requires_grad_() for f in fields(Gaussians)})
+        state = _begin(model, 0)
+        state.gaussians = model
+        for name in model.tensors():
+            state.adam.first[name], state.adam.second[name] = found[f"first.{name}"], found[f"second.{name}"]
+        for name in METER:
+            setattr(state.meter, name, found[f"meter.{name}"])
+        state.generator.set_state(found["generator"].cpu())
+    except (OSError, KeyError, SafetensorError) as error:
+        raise EffbookError(f"{path} holds no state of a training ({error})", "remove it") from None
+    state.order, state.seconds = found["order"].tolist(), float(found["seconds"])
+    state.iteration, state.adam.steps = found["steps"].tolist()
+    return state
 
 
 def image_loss(image: Tensor, wanted: Tensor, ssim_weight: float) -> Tensor:
@@ -112,15 +168,17 @@ def image_loss(image: Tensor, wanted: Tensor, ssim_weight: float) -> Tensor:
     return (1 - ssim_weight) * (image - wanted).abs().mean() + ssim_weight * (1 - ssim(image, wanted))
 
 
-def _control_density(state: State, density: DensitySettings, extent: float, generator: torch.Generator) -> None:
+def _control_density(state: State, density: DensitySettings, extent: float, white: bool) -> None:
+    """Densify and reset opacities where it is time; 3DGS resets once more at the start before a white background."""
     iteration = state.iteration
     if iteration > density.start and iteration % density.interval == 0:
         after_reset = iteration > density.reset_interval
         grown, origin = densify(
-            state.gaussians, state.meter, extent=extent, settings=density, after_reset=after_reset, generator=generator
-        )
+            state.gaussians, state.meter, extent=extent, settings=density, after_reset=after_reset,
+            generator=state.generator,
+        )  # fmt: skip
         state.replace(grown, origin)
-    if iteration % density.reset_interval == 0:
+    if iteration % density.reset_interval == 0 or (white and iteration == density.start):
         with torch.no_grad():
             ceiling = torch.tensor(density.reset_opacity).logit()
             state.gaussians.opacities.clamp_(max=float(ceiling))

@@ -63,3 +63,12 @@ def test_clustering_lowers_the_error_from_round_to_round():
 def test_more_codes_than_gaussians_are_refused():
     with pytest.raises(EffbookError, match="larger than the 60 Gaussians"):
         kmeans.first_codes(values(), 61, torch.Generator())
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0, -3000.0])
+@pytest.mark.parametrize("width", [3, 45])  # faiss reckons by differences for few values and by products for many
+@pytest.mark.parametrize("way", [kmeans.assign, kmeans.assign_in_blocks])
+def test_assignment_is_as_sharp_far_from_the_origin(way, width, offset):
+    points, codes = values(3000, width) + offset, values(700, width, seed=1) + offset
+    wanted = torch.cdist(points.double(), codes.double(), compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
+    assert int((way(points, codes) != wanted).sum()) <= 1

@@ -10,9 +10,10 @@ from effbook.compgs import Book, CompGSSettings, Quantiser, books, compress, fit
 from effbook.compgs import kmeans as kmeans_module
 from effbook.compgs.model import joined
 from effbook.errors import EffbookError
+from effbook.gaussians import train
 from effbook.gaussians.densify import DensitySettings, PullMeter
 from effbook.gaussians.model import Gaussians
-from effbook.gaussians.optimise import Adam
+from effbook.gaussians.optimise import Adam, Rates
 from effbook.gaussians.rasterise import render
 from effbook.gaussians.train import State, TrainSettings
 
@@ -125,7 +126,46 @@ def quick(iterations=30):
     return TrainSettings(iterations=iterations, sh_interval=5, density=DensitySettings(end=0), background=(1.0, 1, 1))
 
 
-def test_training_returns_what_was_drawn_last_and_is_the_same_for_the_same_seed():
+def test_training_returns_the_codes_that_the_last_step_drew_moved_by_that_step(monkeypatch):
+    drawn, raw, before = [], [], Quantiser.before
+
+    def listen(self, state):
+        drawn.append(before(self, state))
+        raw.append(state.gaussians.detached())
+        return drawn[-1]
+
+    monkeypatch.setattr(Quantiser, "before", listen)
+    cameras, images = views()
+    found = fit(scene(40).map(torch.Tensor.float), cameras, images, quick(), settings(), extent=1.0)
+    rates = Rates().at(30, 30, 1.0)
+    for book in found.codebooks:
+        last, behind = (joined(one, book.parameters).detach() for one in (drawn[-1], raw[-1]))
+        seen, groups = last.unique(dim=0, return_inverse=True)
+        assert 1 < len(seen) <= len(book.codes)
+        index = book.indices.long()
+        assert ((index[:, None] == index) == (groups[:, None] == groups)).all()  # who shares a code with whom
+        step = 3.5 * rates[book.parameters[0]]  # the most that Adam moves a value
+        returned = book.codes[index]
+        assert float((returned - last).abs().max()) <= step
+        assert float((returned - behind).abs().max()) > 10 * step  # the parameters behind are far from the codes
+    assert float((found.plain["means"] - drawn[-1].means.detach()).abs().max()) <= 3.5 * rates["means"] + 1e-7
+
+
+def test_what_is_returned_is_what_the_next_step_would_draw():
+    now, quantiser = state(), Quantiser(settings())
+    for iteration in range(10, 23):
+        now.iteration = iteration
+        with torch.no_grad():
+            for tensor in now.gaussians.tensors().values():
+                tensor += 0.01 * torch.randn(tensor.shape)
+        if iteration == 22:
+            found = quantiser.finish(now.gaussians).decode()
+        drawn = quantiser.before(now)
+    for name, tensor in drawn.tensors().items():
+        assert torch.equal(tensor, getattr(found, name))
+
+
+def test_training_is_the_same_for_the_same_seed():
     cameras, images = views()
     start = scene(40).map(torch.Tensor.float)
     found = [fit(start, cameras, images, quick(), settings(), extent=1.0) for _ in range(2)]
@@ -157,11 +197,110 @@ def test_settings_that_cannot_work_are_refused_before_training():
     start = scene(40).map(torch.Tensor.float)
     with pytest.raises(EffbookError, match="quantisation starts at 31 of 30"):
         fit(start, cameras, images, quick(), settings(start=31, end=31), extent=1.0)
-    late = dataclasses.replace(quick(), density=DensitySettings(end=20))
-    with pytest.raises(EffbookError, match="densification ends at 20"):
-        fit(start, cameras, images, late, settings(), extent=1.0)
-    with pytest.raises(EffbookError, match="larger than the 40 Gaussians"):
-        fit(start, cameras, images, quick(), settings(books=books(colour=41)), extent=1.0)
+    for end in (20, 11):  # the quantised iterations are those from 10 on, the last with densification is end - 1
+        late = dataclasses.replace(quick(), density=DensitySettings(end=end))
+        with pytest.raises(EffbookError, match=f"densification ends at {end}"):
+            fit(start, cameras, images, late, settings(), extent=1.0)
     for broken in ({"end": 9}, {"interval": 0}, {"penalty": -1.0}, {"books": (Book(("scales", "scales"), 3),)}):
         with pytest.raises(EffbookError):
             settings(**broken)
+
+
+def never(*_, **__):
+    pytest.fail("training began")
+
+
+@pytest.mark.parametrize(
+    ("density", "most"),
+    [({"end": 0}, 40), ({"end": 10, "start": 500}, 40), ({"end": 10, "start": 1, "most": 50}, 50)],
+    ids=["none", "none in time", "to 50"],
+)
+def test_a_codebook_larger_than_the_gaussians_can_become_is_refused_before_training(monkeypatch, density, most):
+    monkeypatch.setattr(train, "fit", never)
+    cameras, images = views()
+    training = dataclasses.replace(quick(), density=DensitySettings(**density))
+    start, large = scene(40).map(torch.Tensor.float), settings(books=(Book(COVARIANCE, 5), Book(("sh_dc",), most + 1)))
+    with pytest.raises(EffbookError, match=f"{most + 1} codes is larger than the {most} Gaussians"):
+        fit(start, cameras, images, training, large, extent=1.0)
+    with pytest.raises(pytest.fail.Exception, match="training began"):
+        fit(start, cameras, images, training, settings(books=(Book(COVARIANCE, most),)), extent=1.0)
+
+
+def test_densification_may_go_on_until_quantisation_starts(monkeypatch):
+    monkeypatch.setattr(train, "fit", never)
+    cameras, images = views()
+    training = dataclasses.replace(quick(), density=DensitySettings(end=10, start=1))
+    with pytest.raises(pytest.fail.Exception, match="training began"):
+        fit(scene(40).map(torch.Tensor.float), cameras, images, training, settings(), extent=1.0)
+
+
+def test_clustering_checks_all_codebooks_before_the_first(monkeypatch):
+    monkeypatch.setattr(kmeans_module, "cluster", never)
+    with pytest.raises(EffbookError, match="41 codes is larger than the 40 Gaussians"):
+        compress(scene(40).map(torch.Tensor.float), settings(books=books(colour=4, covariance=41)))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_named_before_any_work(monkeypatch, bad):
+    monkeypatch.setattr(train, "fit", never)
+    cameras, images = views()
+    broken = scene(40).map(torch.Tensor.float)
+    broken.scales[3, 1] = bad
+    with pytest.raises(EffbookError, match="1 values of scales are not finite"):
+        compress(broken, settings())
+    with pytest.raises(EffbookError, match="1 values of scales are not finite"):
+        fit(broken, cameras, images, quick(), settings(), extent=1.0)
+
+
+def test_the_penalty_may_act_alone():
+    cameras, images = views()
+    start = scene(40).map(torch.Tensor.float)
+    alone = settings(books=(), start=99, end=99, penalty=0.1, penalty_start=0, penalty_end=30, prune_interval=10)
+    none = settings(books=(), penalty=0.0)
+    fainter, plain = (fit(start, cameras, images, quick(10), way, extent=1.0) for way in (alone, none))
+    assert fainter.codebooks == ()
+    assert set(fainter.plain) == set(start.tensors())
+    assert float(fainter.plain["opacities"].mean()) < float(plain.plain["opacities"].mean())
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_codebook_shrinks_to_the_gaussians_that_pruning_leaves(when):
+    quantiser = Quantiser(settings(penalty=0.3, penalty_start=0, penalty_end=20, prune_interval=7))
+    now = state(n=40, iteration=14)
+    if when == "after":
+        quantiser.before(now)
+    with torch.no_grad():
+        now.gaussians.opacities[5:] = -9.0  # sigmoid below 0.005
+    quantiser.after(now)
+    now.iteration = 15
+    drawn = quantiser.before(now)
+    found = quantiser.finish(now.gaussians)
+    assert len(found) == 5
+    for book in found.codebooks:
+        assert len(book.codes) <= 5
+        assert torch.equal(book.codes[book.indices.long()], joined(drawn, book.parameters))
+    if when == "before":
+        assert [len(book.codes) for book in found.codebooks] == [5, 5, 5, 5]
+
+
+def test_frozen_codes_are_kept_whole_however_few_gaussians_use_them():
+    codes = torch.randn(90, 3)
+    quantiser = Quantiser(settings(books=(Book(COVARIANCE, 90),)), frozen={COVARIANCE: codes})
+    now = state(iteration=10)
+    quantiser.before(now)
+    assert torch.equal(quantiser.finish(now.gaussians).codebooks[0].codes, codes)
+
+
+@pytest.mark.parametrize("codes", [torch.randn(7, 4), torch.randn(3), torch.full((7, 3), float("nan"))])
+def test_frozen_codes_that_do_not_fit_are_refused(codes):
+    with pytest.raises(EffbookError, match="frozen codes for scales"):
+        Quantiser(settings(books=(Book(COVARIANCE, 7),)), frozen={COVARIANCE: codes})
+
+
+@pytest.mark.parametrize(("codes", "kind"), [(200, torch.uint8), (300, torch.int16)])
+def test_indices_at_rest_are_of_the_smallest_type(codes, kind):
+    small = compress(scene(400).map(torch.Tensor.float), settings(books=(Book(COVARIANCE, codes),)), iterations=1)
+    assert small.codebooks[0].indices.dtype == kind
+    quantiser, now = Quantiser(settings(books=(Book(COVARIANCE, codes),))), state(n=400, iteration=10)
+    quantiser.before(now)
+    assert quantiser.finish(now.gaussians).codebooks[0].indices.dtype == kind

@@ -40,17 +40,27 @@ NAMED = [
     "vit-l-mae",
     "toy-shapes",
     "toy-pairs",
+    "mip-nerf360",
+    "tanks-and-temples",
+    "deep-blending",
+    "nerf-synthetic",
+    "dl3dv-140",
+    "arkit-200",
+    "fox",
+    "vgg16",
+    "lpips",
 ]
+POSED = {"colmap", "synthetic", "ngp", "dl3dv", "arkit"}  # read by the scenes of CompGS
 READERS = {
-    "images": {*ARRAY_READERS, *FOLDER_READERS},
+    "images": {*ARRAY_READERS, *FOLDER_READERS, *POSED},
     "pairs": set(PAIR_READERS),
     "instructions": set(INSTRUCTION_READERS),
-    "weights": {"timm", "transformers", "gguf", "vit-onnx"},
+    "weights": {"timm", "transformers", "gguf", "vit-onnx", "lpips"},
     "lexicon": {"wordnet"},
 }
 
 
-def test_every_data_set_of_the_chapter_has_a_manifest():
+def test_every_data_set_of_the_chapters_has_a_manifest():
     assert set(NAMED) <= set(data.manifests())
 
 
@@ -69,6 +79,12 @@ def test_every_package_file_is_pinned_by_sha256_and_size():
         for source in described.sources:
             if source.kind == "package":
                 assert all(file.sha256 and file.size_bytes for file in source.files)
+
+
+def test_one_archive_serves_two_data_sets_that_each_pick_their_scenes():
+    picked = {name: data.manifest(name).sources[0].files[0] for name in ("tanks-and-temples", "deep-blending")}
+    assert len({file.url for file in picked.values()}) == 1
+    assert {name: file.pick for name, file in picked.items()} == {"tanks-and-temples": "tandt/", "deep-blending": "db/"}
 
 
 def test_an_unknown_name_lists_the_nearest_ones():

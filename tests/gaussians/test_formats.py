@@ -1,5 +1,9 @@
 """Scenes as files: what is written comes back, other programs' variants are read, broken files say what is wrong."""
 
+import errno
+import io
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from effbook.errors import EffbookError
+from effbook.gaussians.formats import ply as ply_module
 from effbook.gaussians.formats import read_ply, read_splat, read_spz, write_ply, write_splat, write_spz
-from effbook.gaussians.formats.ply import columns
+from effbook.gaussians.formats.ply import columns, replacing
+from effbook.gaussians.formats.spz import turned
 from effbook.gaussians.model import SH_C0, Gaussians
+from effbook.gaussians.project import harmonics, rotation_matrices
 
 
 def single(n=50):
@@ -132,6 +139,95 @@ def test_a_file_is_replaced_only_by_a_whole_one(tmp_path):
         write_ply(single(), tmp_path / "missing" / "scene.ply")
 
 
+def test_what_is_not_finite_in_a_later_part_leaves_the_old_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(ply_module, "ROWS_AT_ONCE", 8)
+    path, nan = tmp_path / "scene.ply", single(20)
+    write_ply(single(), path)
+    before = path.read_bytes()
+    nan.opacities[17] = float("inf")
+    with pytest.raises(EffbookError, match="1 values of opacities are not finite"):
+        write_ply(nan, path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["scene.ply"]
+    path.write_bytes(before[: -4 * 62 * 2] + np.full(62 * 2, np.nan, "<f4").tobytes())
+    with pytest.raises(EffbookError, match="6 values of means are not finite"):
+        read_ply(path)
+
+
+def test_finiteness_is_checked_part_by_part(tmp_path, monkeypatch):
+    monkeypatch.setattr(ply_module, "ROWS_AT_ONCE", 8)
+    checked, isfinite = [], torch.isfinite
+    monkeypatch.setattr(torch, "isfinite", lambda tensor: checked.append(len(tensor)) or isfinite(tensor))
+    write_ply(single(20), tmp_path / "scene.ply")
+    assert (max(checked), sum(checked)) == (8, 6 * 20)
+    checked.clear()
+    read_ply(tmp_path / "scene.ply")
+    assert (max(checked), sum(checked)) == (8, 6 * 20)
+
+
+@pytest.mark.parametrize("write", [write_ply, write_splat, write_spz])
+def test_a_place_that_cannot_be_written_to_is_one_sentence_and_nothing_stays(tmp_path, write, monkeypatch):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(EffbookError, match="folder is a folder"):
+        write(single(), tmp_path / "folder")
+    with pytest.raises(EffbookError, match="cannot be written"):
+        write(single(), tmp_path / ("x" * 254))
+
+    def refused(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(type(tmp_path), "replace", refused)
+    with pytest.raises(EffbookError, match=r"written \(Permission denied\)"):
+        write(single(), tmp_path / "scene")
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "scene.ply"
+    write_ply(single(), path)
+    before = path.read_bytes()
+
+    class Full(io.BufferedWriter):
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(type(path), "open", lambda self, mode: Full(io.FileIO(self, mode.replace("b", ""))))
+    with pytest.raises(EffbookError, match=r"scene.ply cannot be written \(No space left on device\)"):
+        write_ply(single(), path)
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["scene.ply"]
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_a_new_file_has_the_mode_that_the_users_mask_gives(tmp_path, mask, mode):
+    old = os.umask(mask)
+    try:
+        with replacing(tmp_path / "scene.ply") as out:
+            out.write(b"whole")
+    finally:
+        os.umask(old)
+    assert (tmp_path / "scene.ply").stat().st_mode & 0o777 == mode
+
+
+@pytest.mark.parametrize("write", [write_splat, write_spz])
+@pytest.mark.parametrize("name", ["means", "sh_dc", "sh_rest", "opacities", "scales", "rotations"])
+def test_what_is_not_finite_is_refused_before_anything_is_written(tmp_path, write, name):
+    gaussians = single()
+    getattr(gaussians, name)[7] = float("nan")
+    with pytest.raises(EffbookError, match=f"of {name} are not finite"):
+        write(gaussians, tmp_path / "scene")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_splat_refuses_what_its_floats_cannot_hold(tmp_path):
+    gaussians = single()
+    gaussians.scales[3, 1] = 100.0  # exp(100) is more than 32 bits hold
+    with pytest.raises(EffbookError, match="too large"):
+        write_splat(gaussians, tmp_path / "scene.splat")
+    assert os.listdir(tmp_path) == []
+
+
 def order_of(gaussians):
     return gaussians.means[:, 0].argsort()
 
@@ -176,5 +272,65 @@ def test_an_spz_keeps_what_its_bits_hold(tmp_path):
     torch.testing.assert_close(found.opacities.sigmoid()[theirs], shown, atol=0.01, rtol=0)
     torch.testing.assert_close(found.sh_rest[theirs], gaussians.sh_rest[ours], atol=0.1, rtol=0)
     path.write_bytes(b"nonsense")
+    with pytest.raises(EffbookError, match=r"no readable \.spz"):
+        read_spz(path)
+
+
+def official_spz(gaussians):
+    """What Niantic's converter makes of a .ply: right, down, front becomes right, up, back."""
+    flip = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
+    directions = torch.nn.functional.normalize(torch.randn(40, 3, generator=torch.Generator().manual_seed(0)), dim=-1)
+    # The harmonics of the flipped scene are those that give the same colours from flipped directions.
+    seen = torch.einsum("dk,nkc->ndc", harmonics(directions, 3), gaussians.sh_rest)
+    rest = torch.linalg.pinv(harmonics(directions @ flip, 3)) @ seen
+    return gaussians.means @ flip, flip @ spread_of(gaussians.rotations, gaussians.scales) @ flip, rest
+
+
+def spread_of(rotations, scales):
+    half = rotation_matrices(rotations) * scales.exp()[:, None]
+    return half @ half.mT
+
+
+def test_colours_seen_from_a_direction_are_those_of_the_turned_scene_from_the_turned_direction():
+    gaussians, axes = single(), torch.tensor([1.0, -1.0, -1.0])
+    directions = torch.nn.functional.normalize(torch.randn(30, 3, generator=torch.Generator().manual_seed(1)), dim=-1)
+    before = torch.einsum("dk,nkc->ndc", harmonics(directions, 3), gaussians.sh_rest)
+    after = torch.einsum("dk,nkc->ndc", harmonics(directions * axes, 3), turned(gaussians).sh_rest)
+    torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-5)
+    assert float((gaussians.sh_rest - turned(gaussians).sh_rest).abs().max()) > 0.1
+    assert same(turned(turned(gaussians)), gaussians)
+
+
+def test_an_spz_has_the_axes_that_the_official_converter_gives_it(tmp_path):
+    gsply = pytest.importorskip("gsply")
+    gaussians = single()
+    gaussians.sh_rest.clamp_(-0.5, 0.5)
+    write_spz(gaussians, tmp_path / "scene.spz")
+    raw = gsply.read_spz(tmp_path / "scene.spz")  # as it lies in the file: gsply turns nothing
+    means, spread, rest = official_spz(gaussians)
+    np.testing.assert_allclose(raw.means, means.numpy(), atol=2e-4)
+    np.testing.assert_allclose(raw.shN, rest.numpy(), atol=0.005)
+    found = spread_of(torch.tensor(raw.quats), gaussians.scales)  # scales are rounded to 1 / 16
+    torch.testing.assert_close(found, spread, atol=0.01 * float(spread.abs().max()), rtol=0)
+    np.testing.assert_allclose(raw.scales, gaussians.scales.numpy(), atol=0.04)
+
+
+def test_an_spz_comes_back_with_the_same_turns(tmp_path):
+    pytest.importorskip("gsply")
+    gaussians = single()
+    write_spz(gaussians, tmp_path / "scene.spz")
+    back = read_spz(tmp_path / "scene.spz")
+    along = (torch.nn.functional.normalize(gaussians.rotations, dim=-1) * back.rotations).sum(-1).abs()
+    torch.testing.assert_close(along, torch.ones(50), atol=1e-4, rtol=0)
+
+
+def test_a_broken_stream_of_a_newer_spz_says_so(tmp_path):
+    gsply = pytest.importorskip("gsply")
+    path = tmp_path / "scene.spz"
+    write_spz(single(), path)
+    gsply.write_spz(path, gsply.read_spz(path), version=4)
+    raw = bytearray(path.read_bytes())
+    raw[32 + 6 * 16 : 32 + 6 * 16 + 4] = b"\0\0\0\0"  # where the first stream's own mark stands
+    path.write_bytes(bytes(raw))
     with pytest.raises(EffbookError, match=r"no readable \.spz"):
         read_spz(path)

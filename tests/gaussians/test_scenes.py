@@ -2,11 +2,13 @@
 
 import json
 import math
+import struct
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.ndimage import zoom
 
 from effbook.errors import EffbookError
 from effbook.gaussians.scenes import (
@@ -18,6 +20,7 @@ from effbook.gaussians.scenes import (
     reconstruct,
     still_life,
 )
+from effbook.gaussians.scenes.colmap_files import check_whole
 from effbook.gaussians.scenes.scene import read_image, shrink_area
 from effbook.gaussians.scenes.still_life import viewpoints
 
@@ -86,7 +89,16 @@ def test_fewer_than_three_views_are_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "no list of frames"), ('{"a": 1}', "no list of frames"), ('{"frames": [{}]}', "lacks its file or its pose")],
+    [
+        ("{", "the file is wrong .invalid json"),
+        ("5", "the file is wrong"),
+        ('{"a": 1}', "frames is wrong .field required"),
+        ('{"frames": null}', "frames is wrong"),
+        ('{"frames": 5}', "frames is wrong"),
+        ('{"frames": [{}]}', "frames.0.file_path is wrong .field required"),
+        ('{"frames": [{"file_path": "a"}]}', "frames.0.transform_matrix is wrong"),
+        ('{"frames": [{"file_path": "a", "transform_matrix": [[1, 0, 0, "x"]]}]}', "frames.0.transform_matrix.0.3 is"),
+    ],
 )
 def test_a_broken_list_of_frames_says_so(tmp_path, text, message):
     folder = synthetic(tmp_path)
@@ -95,6 +107,78 @@ def test_a_broken_list_of_frames_says_so(tmp_path, text, message):
         read_synthetic(folder)
     with pytest.raises(EffbookError, match="is not there"):
         read_synthetic(folder / "missing")
+
+
+def ngp(folder, n=3, **told):
+    """A folder in instant-ngp's layout, with more or other fields in its file."""
+    frames = []
+    for i in range(n):
+        photo(folder / "images" / f"{i}.jpg", seed=i)
+        pose = looking_at_the_origin([3 * math.cos(i), 3 * math.sin(i), 1.5])
+        frames.append({"file_path": f"images/{i}.jpg", "transform_matrix": pose.tolist(), "sharpness": None})
+    (folder / "transforms.json").write_text(json.dumps({"aabb_scale": 4, "fl_x": 20.0, "frames": frames} | told))
+    return folder / "transforms.json"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("camera_angle_x", 0),
+        ("camera_angle_x", "a"),
+        ("camera_angle_x", 3.2),
+        ("fl_x", None),
+        ("fl_x", "1"),
+        ("fl_x", -20.0),
+        ("fl_y", float("nan")),
+        ("cx", "a"),
+        ("cy", [1]),
+        ("w", 0),
+        ("k1", "strong"),
+    ],
+)
+def test_a_lens_that_is_no_number_or_out_of_range_is_refused_by_its_name(tmp_path, field, value):
+    path = ngp(tmp_path, **{field: value})
+    with pytest.raises(EffbookError, match=rf"transforms\.json: {field} is wrong"):
+        read_ngp(path, points=10)
+    told = json.loads(path.read_text())
+    del told[field]
+    told |= {"fl_x": 20.0}
+    told["frames"][1][field] = value  # a frame may have a lens of its own
+    path.write_text(json.dumps(told))
+    with pytest.raises(EffbookError, match=rf"transforms\.json: frames\.1\.{field} is wrong"):
+        read_ngp(path, points=10)
+
+
+def test_a_file_without_focal_length_and_one_with_a_bad_pose_are_refused(tmp_path):
+    path = ngp(tmp_path)
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in told.items() if key != "fl_x"}))
+    with pytest.raises(EffbookError, match="no focal length"):
+        read_ngp(path)
+    told["frames"][2]["transform_matrix"][1][3] = 1e300  # more than 32 bits hold
+    path.write_text(json.dumps(told))
+    with pytest.raises(EffbookError, match=r"the pose of 2\.jpg"):
+        read_ngp(path)
+
+
+def test_a_frame_may_have_a_lens_of_its_own(tmp_path):
+    path = ngp(tmp_path)
+    told = json.loads(path.read_text())
+    told["frames"][1] |= {"fl_x": 30, "cy": 3.0}
+    path.write_text(json.dumps(told))
+    found = read_ngp(path, points=10).cameras
+    assert [camera.focal_x for camera in found] == [20.0, 30.0, 20.0]
+    assert [camera.centre_y for camera in found] == [4.0, 3.0, 4.0]
+
+
+def test_images_without_a_frame_are_named(tmp_path):
+    path = ngp(tmp_path)
+    assert read_ngp(path, points=10).left_out == ()
+    for name in ("stranger.jpg", "other.PNG"):
+        photo(tmp_path / "images" / name)
+    (tmp_path / "images" / "notes.txt").write_text("no image")
+    (sentence,) = read_ngp(path, points=10).left_out
+    assert sentence == "2 images have no camera and are left out: other.PNG, stranger.jpg"
 
 
 def test_a_scene_of_instant_ngp_is_sorted_by_name_and_starts_where_the_cameras_look(tmp_path):
@@ -113,6 +197,23 @@ def test_a_scene_of_instant_ngp_is_sorted_by_name_and_starts_where_the_cameras_l
     torch.testing.assert_close(scene.points.mean(0), torch.zeros(3), atol=0.3, rtol=0)
     half = read_ngp(tmp_path / "transforms.json", shrink=2, points=10)
     assert (half.cameras[0].width, half.cameras[0].focal_x, half.cameras[0].centre_y) == (6, 10.0, 2.0)
+
+
+def test_smaller_copies_of_the_photos_scale_the_lens(tmp_path):
+    frames = []
+    for i in range(3):
+        photo(tmp_path / "images_4" / f"{i}.png", size=(7, 5), seed=i)
+        pose = looking_at_the_origin([3 * math.cos(i), 3 * math.sin(i), 1.5])
+        frames.append({"file_path": f"images/{i}.png", "transform_matrix": pose.tolist()})
+    told = {"w": 28, "h": 20, "fl_x": 40.0, "fl_y": 44.0, "cx": 13.0, "cy": 10.0, "frames": frames}
+    (tmp_path / "transforms.json").write_text(json.dumps(told))
+    camera = read_ngp(tmp_path / "transforms.json", images="images_4", points=10).cameras[0]
+    assert (camera.width, camera.height) == (7, 5)
+    assert (camera.focal_x, camera.focal_y, camera.centre_x, camera.centre_y) == (10.0, 11.0, 3.25, 2.5)
+    half = read_ngp(tmp_path / "transforms.json", images="images_4", shrink=2, points=10).cameras[0]
+    assert (half.width, half.focal_x, half.centre_x) == (3, 5.0, 1.625)  # a cut column is no change of scale
+    with pytest.raises(EffbookError, match="has 0 views"):
+        read_ngp(tmp_path / "transforms.json", points=10)
 
 
 def test_shrinking_averages_blocks_of_pixels(tmp_path):
@@ -185,6 +286,114 @@ def test_a_colmap_model_without_points_or_of_another_lens_is_refused(tmp_path):
         read_colmap(folder)
     with pytest.raises(EffbookError, match="no COLMAP model"):
         read_colmap(tmp_path)
+
+
+def broken(raw):
+    """Ends too early at several places, and counts that no file holds."""
+    yield from (raw[:-1], raw[:-5], raw[: len(raw) // 2], raw[:9], raw[:3], b"")
+    yield from (struct.pack("<Q", count) + raw[8:] for count in (1 << 40, (1 << 64) - 1))
+
+
+@pytest.mark.parametrize("name", ["cameras.bin", "images.bin", "points3D.bin", "rigs.bin", "frames.bin"])
+def test_a_binary_colmap_file_that_ends_early_or_claims_too_much_is_named(tmp_path, name, monkeypatch):
+    path = colmap(tmp_path, binary=True) / "sparse" / "0" / name
+    if not path.exists():
+        pytest.skip("this COLMAP writes no such file")
+    monkeypatch.setattr("pycolmap.Reconstruction", lambda _: pytest.fail("opened before it was checked"))
+    for raw in broken(path.read_bytes()):
+        path.write_bytes(raw)
+        with pytest.raises(EffbookError, match=f"{name} ends before what its counts claim"):
+            read_colmap(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "count_at"), [("images.bin", 8 + 64 + len("view0.png") + 1), ("points3D.bin", 8 + 43)]
+)
+def test_a_huge_count_inside_a_colmap_record_is_refused(tmp_path, name, count_at):
+    path = colmap(tmp_path, binary=True) / "sparse" / "0" / name
+    raw = path.read_bytes()
+    assert raw[count_at : count_at + 8] == struct.pack("<Q", 0)
+    path.write_bytes(raw[:count_at] + struct.pack("<Q", 1 << 50) + raw[count_at + 8 :])
+    with pytest.raises(EffbookError, match=f"{name} ends before"):
+        read_colmap(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["SIMPLE_PINHOLE", "PINHOLE", "RADIAL", "OPENCV", "FULL_OPENCV", "THIN_PRISM_FISHEYE"])
+def test_cameras_of_each_kind_have_the_length_that_the_check_expects(tmp_path, kind):
+    pycolmap = pytest.importorskip("pycolmap")
+    camera = pycolmap.Camera.create_from_model_name(1, kind, 30.0, 24, 16)
+    model = pycolmap.Reconstruction()
+    model.add_camera(camera)
+    model.write_binary(str(tmp_path))
+    check_whole(tmp_path)
+    path = tmp_path / "cameras.bin"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(EffbookError, match=r"cameras\.bin ends before"):
+        check_whole(tmp_path)
+
+
+def test_a_model_for_which_the_memory_is_too_small_is_refused(tmp_path, monkeypatch):
+    def greedy(_):
+        raise MemoryError("std::bad_alloc")
+
+    folder = colmap(tmp_path, binary=False)
+    monkeypatch.setattr("pycolmap.Reconstruction", greedy)
+    with pytest.raises(EffbookError, match=r"no readable COLMAP model .*bad_alloc"):
+        read_colmap(folder)
+
+
+def corner_of_a_room(folder, n=6, width=320, height=240):
+    """Photos of three walls with soft random patterns, and where they were taken from [n, 3]."""
+    random = np.random.default_rng(0)
+    walls = []
+    for _ in range(3):
+        layers = [zoom(random.random((k, k, 3)), (512 / k, 512 / k, 1), order=1) for k in (32, 64, 128)]
+        walls.append(np.uint8(255 * np.clip(sum(layers) / 3, 0, 1)))
+    folder.mkdir()
+    places = []
+    for i in range(n):
+        place = np.array([3 * math.cos(0.5 + 0.12 * i), 3 * math.sin(0.5 + 0.12 * i), 1.6 + 0.1 * (i % 2)])
+        pose = looking_at_the_origin(place - 0.6)[:3, :3] @ np.diag([1, -1, -1])
+        x, y = np.meshgrid(np.arange(width) + 0.5 - width / 2, np.arange(height) + 0.5 - height / 2)
+        rays = np.stack([x, y, np.full_like(x, 1.2 * width)], axis=-1) @ pose.T
+        reach = np.where(rays < 0, -place / rays, np.inf)
+        hit, wall = place + rays * np.minimum(reach.min(-1), 1e3)[..., None], reach.argmin(-1)
+        pixels = np.zeros((height, width, 3), np.uint8)
+        for j in range(3):
+            across, up = (np.clip(np.delete(hit, j, axis=-1) / 3, 0, 0.999) * 512).astype(int).transpose(2, 0, 1)
+            pixels = np.where((wall == j)[..., None], walls[j][up, across], pixels)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+        places.append(place)
+    return np.stack(places)
+
+
+@pytest.mark.slow
+def test_photos_of_a_room_are_placed_where_they_were_taken(tmp_path):
+    pytest.importorskip("pycolmap")
+    places = corner_of_a_room(tmp_path / "photos")
+    scene = read_colmap(reconstruct(tmp_path / "photos", tmp_path / "scene"))
+    assert [camera.name for camera in scene.cameras] == [f"{i}.png" for i in range(6)]
+    assert scene.left_out == ()
+    assert len(scene.points) > 500
+    assert scene.cameras[0].focal_x == pytest.approx(1.2 * 320, rel=0.05)
+    found = torch.stack([camera.position for camera in scene.cameras]).numpy()
+    # Structure from motion leaves place, turn and scale open: distances are compared as ratios.
+    ours, theirs = (np.linalg.norm(p[:, None] - p[None], axis=-1) for p in (places, found))
+    np.testing.assert_allclose(theirs / theirs.max(), ours / ours.max(), atol=0.02)
+    for file in sorted((tmp_path / "scene" / "sparse").glob("*.bin")):  # now with tracks and points in the images
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-1])
+        with pytest.raises(EffbookError, match=f"{file.name} ends before"):
+            check_whole(file.parent)
+        file.write_bytes(whole)
+
+
+def test_a_folder_of_photos_that_is_not_there_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    for name in ("missing", "file"):
+        with pytest.raises(EffbookError, match=f"{name} is no folder"):
+            reconstruct(tmp_path / name, tmp_path / "scene")
+    assert not (tmp_path / "scene").exists()
 
 
 def test_too_few_photos_cannot_be_reconstructed(tmp_path):

@@ -11,7 +11,7 @@ from effbook.gaussians.densify import DensitySettings, PullMeter, densify, prune
 from effbook.gaussians.model import SH_C0, from_points
 from effbook.gaussians.optimise import Adam, Rates
 from effbook.gaussians.rasterise import render
-from effbook.gaussians.train import TrainSettings, camera_extent, fit, image_loss
+from effbook.gaussians.train import TrainSettings, camera_extent, fit, image_loss, load_state, save_state
 
 
 def single(n=40, **changes):
@@ -131,7 +131,11 @@ def test_faint_ones_go_and_after_the_reset_large_ones_too():
     _, origin = grow(gaussians, meter)
     assert origin.tolist() == [0, 1, 3, 4, 5]
     generator = torch.Generator().manual_seed(0)
-    _, origin = densify(gaussians, meter, extent=1.0, settings=DensitySettings(), after_reset=True, generator=generator)
+    settings = DensitySettings()
+    _, origin = densify(gaussians, meter, extent=1.0, settings=settings, after_reset=True, generator=generator)
+    assert origin.tolist() == [0, 1, 4, 5]
+    settings = DensitySettings(too_wide_px=20.0)
+    _, origin = densify(gaussians, meter, extent=1.0, settings=settings, after_reset=True, generator=generator)
     assert origin.tolist() == [0, 1, 5]
 
 
@@ -199,3 +203,55 @@ def test_the_loss_is_l1_and_ssim_in_the_proportion_of_3dgs():
 def test_the_extent_is_a_tenth_more_than_the_farthest_camera_from_their_middle():
     cameras = [camera(distance=d) for d in (4.0, 6.0)]
     assert camera_extent(cameras) == pytest.approx(1.1)
+
+
+def test_training_that_is_resumed_ends_as_if_it_had_never_stopped(tmp_path):
+    cameras, images = views()
+    start = single(40)
+    density = DensitySettings(start=4, end=30, interval=5, reset_interval=12, gradient_threshold=1e-6, most=60)
+    settings = TrainSettings(iterations=40, sh_interval=5, density=density)
+
+    def keep(state):
+        if state.iteration == 17:
+            save_state(state, tmp_path / "state.safetensors")
+
+    whole = fit(start, cameras, images, settings, extent=2.0, keep=keep)
+    state = load_state(tmp_path / "state.safetensors")
+    assert (state.iteration, state.adam.steps) == (17, 17)
+    assert state.seconds > 0
+    resumed = fit(start, cameras, images, settings, extent=2.0, resume=state)
+    for name, tensor in whole.tensors().items():
+        assert torch.equal(tensor, getattr(resumed, name)), name
+
+
+def test_a_file_that_holds_no_state_is_refused(tmp_path):
+    (tmp_path / "state.safetensors").write_bytes(b"nothing")
+    with pytest.raises(EffbookError, match="holds no state"):
+        load_state(tmp_path / "state.safetensors")
+
+
+def test_values_that_are_not_finite_and_cameras_in_one_place_are_refused():
+    images, settings = [torch.zeros(4, 4, 3)], TrainSettings(iterations=1)
+    broken = single(4)
+    broken.scales[1, 2] = float("nan")
+    with pytest.raises(EffbookError, match="scales are not finite"):
+        fit(broken, [camera(4, 4)], images, settings, extent=1.0)
+    with pytest.raises(EffbookError, match="extent is 0"):
+        fit(single(4), [camera(4, 4)], images, settings, extent=0.0)
+
+
+@pytest.mark.parametrize("background", [(0.0, 0.0, 0.0), (1.0, 1.0, 1.0)])
+def test_opacities_are_reset_every_interval_and_once_more_before_white(background):
+    density = DensitySettings(start=3, end=20, interval=100, reset_interval=10)
+    settings = TrainSettings(iterations=15, density=density, background=background)
+    most = []
+    base = single(4)
+    base.opacities = torch.full((4,), 3.0)
+    fit(
+        base, [camera(4, 4)], [torch.zeros(4, 4, 3)], settings, extent=1.0,
+        keep=lambda state: most.append(float(state.gaussians.opacities.detach().max())),
+    )  # fmt: skip
+    ceiling = float(torch.tensor(0.01).logit())
+    assert most[9] == pytest.approx(ceiling)
+    assert (most[2] == pytest.approx(ceiling)) == (background == (1.0, 1.0, 1.0))
+    assert most[1] > 0

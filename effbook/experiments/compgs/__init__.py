@@ -1,5 +1,5 @@
 """CompGS's experiments: importing this package registers its recipes, their profiles and its benches."""
 
-from effbook.experiments.compgs import bench, profiles, scene, shared, showcase, storage
+from effbook.experiments.compgs import bench, codes, profiles, scene, shared, showcase, spread, storage
 
-__all__ = ["bench", "profiles", "scene", "shared", "showcase", "storage"]
+__all__ = ["bench", "codes", "profiles", "scene", "shared", "showcase", "spread", "storage"]

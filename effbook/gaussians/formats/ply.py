@@ -6,8 +6,7 @@ allocated. (Own code: the library for .ply files at large is under a licence tha
 one for splats writes no nx, ny, nz.)
 """
 
-import os
-import tempfile
+import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -43,7 +42,7 @@ def write_ply(gaussians: Gaussians | Iterable[Gaussians], path: Path | str, *, c
     """Write all Gaussians; an existing file is replaced only when the new one is complete.
 
     A scene larger than the memory can come in parts, with their `count` in all. Raises EffbookError for values that are
-    not finite, a folder that is not there, and parts that are more or fewer than `count`.
+    not finite, a place that cannot be written to, and parts that are more or fewer than `count`.
     """
     parts = [gaussians] if isinstance(gaussians, Gaussians) else gaussians
     count = len(gaussians) if isinstance(gaussians, Gaussians) else count
@@ -60,9 +59,9 @@ def write_ply(gaussians: Gaussians | Iterable[Gaussians], path: Path | str, *, c
         out.write(header.encode("ascii"))
         written = 0
         for whole in parts:
-            whole.check_finite()
             for start in range(0, len(whole), ROWS_AT_ONCE):
                 part = whole.map(lambda t, s=start: t[s : s + ROWS_AT_ONCE].detach().cpu().float())
+                part.check_finite()  # part by part: a mask over a whole scene would need its own memory
                 written += out.write(_table(part).tobytes()) // (4 * len(names))
         if written != count:
             raise EffbookError(f"the parts have {written:,} Gaussians and not {count:,}", "give their true count")
@@ -115,9 +114,8 @@ def read_ply(path: Path | str) -> Gaussians:
             found["opacities"][rows] = table["opacity"]
             for i, name in enumerate(rest):
                 found["sh_rest"][rows, i % bands, i // bands] = table[name]
-    gaussians = Gaussians(**{name: torch.from_numpy(array) for name, array in found.items()})
-    gaussians.check_finite()
-    return gaussians
+            Gaussians(**{name: torch.from_numpy(array[rows]) for name, array in found.items()}).check_finite()
+    return Gaussians(**{name: torch.from_numpy(array) for name, array in found.items()})
 
 
 def _header(path: Path) -> tuple[int, list[tuple[str, str]], int]:
@@ -171,23 +169,43 @@ def _check_size(path: Path, count: int, dtype: np.dtype, start: int) -> None:
         raise EffbookError(f"{path} holds no Gaussian", "export a trained scene")
 
 
+def check_place(path: Path) -> None:
+    """Raise EffbookError if no file can stand at `path`: it is a folder, or the folder that should hold it is none."""
+    if not path.parent.is_dir():
+        raise EffbookError(f"the folder {path.parent} is not there", "make it first")
+    if path.is_dir():
+        raise EffbookError(f"{path} is a folder", "name a file")
+
+
 class replacing:
-    """A file to write beside `path`, put in its place when all went well and removed when not."""
+    """A file to write beside `path`, put in its place when all went well and removed when not.
+
+    Raises EffbookError where the place cannot be written to or the disk is full.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def __enter__(self):
-        if not self.path.parent.is_dir():
-            raise EffbookError(f"the folder {self.path.parent} is not there", "make it first")
-        handle, self._beside = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
-        self._file = os.fdopen(handle, "wb")
+        check_place(self.path)
+        self._beside = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}")
+        try:
+            self._file = self._beside.open("xb")  # with the mode that the user's mask gives
+        except OSError as error:
+            raise self._unwritten(error) from None
         return self._file
 
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        self._file.close()
-        if kind is None:
-            os.chmod(self._beside, 0o644)
-            os.replace(self._beside, self.path)
-        else:
-            os.unlink(self._beside)
+    def __exit__(self, kind: type | None, error: BaseException | None, *_: object) -> None:
+        try:
+            self._file.close()
+            if kind is None:
+                self._beside.replace(self.path)
+        except OSError as other:
+            error = error or other
+        finally:
+            self._beside.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise self._unwritten(error) from None
+
+    def _unwritten(self, error: OSError) -> EffbookError:
+        return EffbookError(f"{self.path} cannot be written ({error.strerror or error})", "free or name another place")

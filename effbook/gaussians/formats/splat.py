@@ -13,12 +13,19 @@ ROW = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("ro
 
 
 def write_splat(gaussians: Gaussians, path: Path | str) -> None:
-    """Write positions, scales, colours (degree 0 only), opacities and rotations, the largest and most opaque first."""
+    """Write positions, scales, colours (degree 0 only), opacities and rotations, the largest and most opaque first.
+
+    Raises EffbookError for values that are not finite, before anything is written.
+    """
     g = gaussians.map(lambda t: t.detach().cpu().double())
+    g.check_finite()
     opacities = g.opacities.sigmoid()
     order = (-(g.scales.sum(-1).exp() * opacities)).argsort(stable=True)
     rows = np.zeros(len(g), ROW)
-    rows["mean"], rows["scale"] = g.means[order].numpy(), g.scales.exp()[order].numpy()
+    rows["mean"] = g.means[order].float().numpy()
+    rows["scale"] = g.scales.exp()[order].float().numpy()
+    if not (np.isfinite(rows["mean"]).all() and np.isfinite(rows["scale"]).all()):
+        raise EffbookError("some Gaussians are too large for the 32 bits of a .splat", "remove them or train again")
     colours = torch.cat([0.5 + SH_C0 * g.sh_dc, opacities[:, None]], dim=1)[order]
     rows["rgba"] = (colours.clamp(0, 1) * 255).round().byte().numpy()
     turns = torch.nn.functional.normalize(g.rotations, dim=-1)[order]

@@ -1,21 +1,49 @@
-"""The .spz format, by gsply: positions in 24 bits, the rest in 8, compressed."""
+"""The .spz format, by gsply: positions in 24 bits, the rest in 8, compressed.
+
+Its axes point right, up and back (Niantic's README), where those of 3DGS's .ply point right, down and front; gsply
+leaves that to its caller. Half a turn about x leads from one to the other, and back.
+"""
 
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
+from zstandard import ZstdError
 
 from effbook.errors import EffbookError
 from effbook.gaussians.formats.ply import replacing
 from effbook.gaussians.model import SH_REST, Gaussians
 
+# What half a turn about x makes of positions, of quaternions w, x, y, z, and of the harmonics of degrees 1 to 3: those
+# that are odd in y and z together change their sign.
+AXES = (1.0, -1.0, -1.0)
+QUATERNION = (1.0, 1.0, -1.0, -1.0)
+HARMONICS = (-1.0, -1.0, 1.0, -1.0, 1.0, 1.0, -1.0, 1.0, -1.0, 1.0, -1.0, -1.0, 1.0, -1.0, 1.0)
+
+
+def turned(gaussians: Gaussians) -> Gaussians:
+    """The scene after half a turn about x; two of them change nothing."""
+    g = gaussians
+    return Gaussians(
+        means=g.means * g.means.new_tensor(AXES),
+        sh_dc=g.sh_dc,
+        sh_rest=g.sh_rest * g.sh_rest.new_tensor(HARMONICS)[:, None],
+        opacities=g.opacities,
+        scales=g.scales,
+        rotations=g.rotations * g.rotations.new_tensor(QUATERNION),
+    )
+
 
 def write_spz(gaussians: Gaussians, path: Path | str) -> None:
-    """Write all Gaussians with their harmonics."""
+    """Write all Gaussians with their harmonics.
+
+    Raises EffbookError for values that are not finite, before anything is written.
+    """
     import gsply
 
-    g = gaussians.map(lambda t: t.detach().cpu().float())
+    g = turned(gaussians.map(lambda t: t.detach().cpu().float()))
+    g.check_finite()
     data = gsply.GSData(
         means=g.means.numpy(),
         scales=g.scales.numpy(),
@@ -38,7 +66,7 @@ def read_spz(path: Path | str) -> Gaussians:
         raise EffbookError(f"{path} is not there", "name a file that is there")
     try:
         data = gsply.read_spz(path)
-    except (ValueError, OSError, EOFError, KeyError, IndexError, MemoryError, ImportError) as error:
+    except (ValueError, OSError, EOFError, KeyError, IndexError, MemoryError, ImportError, ZstdError) as error:
         raise EffbookError(f"{path} is no readable .spz file ({error})", "copy or export it again") from None
     n = len(data.means)
     rest = np.zeros((n, SH_REST, 3), np.float32)
@@ -54,4 +82,4 @@ def read_spz(path: Path | str) -> Gaussians:
         rotations=torch.tensor(np.asarray(data.quats), dtype=torch.float32),
     )
     gaussians.check_finite()
-    return gaussians
+    return turned(gaussians)

@@ -7,7 +7,8 @@ import torch
 
 from effbook.errors import EffbookError
 from effbook.gaussians.camera import Camera
-from effbook.gaussians.scenes.scene import Scene, check_views, every_eighth, read_image
+from effbook.gaussians.scenes.colmap_files import check_whole
+from effbook.gaussians.scenes.scene import Scene, check_views, every_eighth, few, read_image
 
 PINHOLE = {"PINHOLE": (0, 1, 2, 3), "SIMPLE_PINHOLE": (0, 0, 1, 2)}  # where fx, fy, cx, cy stand
 DISTORTED = {"SIMPLE_RADIAL": (0, 0, 1, 2), "RADIAL": (0, 0, 1, 2), "OPENCV": (0, 1, 2, 3)}
@@ -18,16 +19,17 @@ def read_colmap(folder: Path, *, images: str = "images", shrink: int = 1) -> Sce
 
     Every 8th view, sorted by name, is held out. Cameras without an image are named and left out, and so are images
     without a camera. Cameras should be undistorted, as COLMAP's image_undistorter leaves them; a distortion is ignored,
-    and said so. Raises EffbookError where no model is found or fewer than three views are left.
+    and said so. Raises EffbookError where no model is found, its files are broken, or fewer than three views are left.
     """
     import pycolmap
 
     where = next((f for f in (folder / "sparse" / "0", folder / "sparse", folder) if any(f.glob("cameras.*"))), None)
     if where is None:
         raise EffbookError(f"{folder} holds no COLMAP model (sparse/0/cameras.bin or .txt)", "name the scene's folder")
+    check_whole(where)
     try:
         model = pycolmap.Reconstruction(str(where))
-    except (ValueError, RuntimeError, OSError, IndexError) as error:
+    except (ValueError, RuntimeError, OSError, IndexError, MemoryError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
         raise EffbookError(f"{where} is no readable COLMAP model ({first})", "reconstruct it again") from None
     cameras, pictures, missing, bent = [], [], [], False
@@ -64,9 +66,9 @@ def read_colmap(folder: Path, *, images: str = "images", shrink: int = 1) -> Sce
         pictures.append(picture)
     left_out = []
     if missing:
-        left_out.append(f"{len(missing)} cameras have no image and are left out: {_few(missing)}")
+        left_out.append(f"{len(missing)} cameras have no image and are left out: {few(missing)}")
     if spare := sorted(on_disk - {image.name for image in model.images.values()}):
-        left_out.append(f"{len(spare)} images have no camera and are left out: {_few(spare)}")
+        left_out.append(f"{len(spare)} images have no camera and are left out: {few(spare)}")
     if bent:
         left_out.append("the lens distortion that the model gives is ignored")
     check_views(folder.name, cameras)
@@ -89,10 +91,12 @@ def reconstruct(photos: Path, folder: Path) -> Path:
     """Find the cameras of a folder of plain photos by structure from motion, on the CPU; return the scene's folder.
 
     The result lies in `folder` as COLMAP leaves it, undistorted: `read_colmap(folder)` reads it. Raises EffbookError
-    if fewer than three photos can be placed.
+    for a missing folder and if fewer than three photos can be placed.
     """
     import pycolmap
 
+    if not photos.is_dir():
+        raise EffbookError(f"{photos} is no folder", "name the folder that holds the photos")
     found = sorted(p for p in photos.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
     if len(found) < 3:
         raise EffbookError(f"{photos} holds {len(found)} photos", "give at least three")
@@ -112,7 +116,3 @@ def reconstruct(photos: Path, folder: Path) -> Path:
     best.write(str(work / "best"))
     pycolmap.undistort_images(str(folder), str(work / "best"), str(photos))
     return folder
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

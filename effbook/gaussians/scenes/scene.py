@@ -51,6 +51,11 @@ def check_views(name: str, cameras: Sequence[Camera]) -> None:
         )
 
 
+def few(names: Sequence[str]) -> str:
+    """The first five names, for a sentence."""
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
 def read_image(path: Path, *, background: tuple[float, float, float] | None, shrink: int = 1) -> Tensor:
     """An image file as [H, W, 3] in [0, 1]; transparency is laid over the background, black if None.
 

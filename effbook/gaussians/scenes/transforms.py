@@ -1,18 +1,56 @@
 """Scenes with a transforms.json: NeRF-Synthetic's three files with a split, and instant-ngp's single one."""
 
-import json
 import math
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from effbook.errors import EffbookError
 from effbook.gaussians.camera import Camera
-from effbook.gaussians.scenes.scene import Scene, check_views, every_eighth, random_points, read_image
+from effbook.gaussians.scenes.scene import Scene, check_views, every_eighth, few, random_points, read_image, shrink_area
 
 WHITE = (1.0, 1.0, 1.0)
 SYNTHETIC_BOX = 1.3  # 3DGS starts NeRF-Synthetic scenes from points in a cube of this half side
-ENDINGS = ("", ".png", ".jpg", ".jpeg")
+PICTURES = (".png", ".jpg", ".jpeg")
+ENDINGS = ("", *PICTURES)
+
+Length = Annotated[float, Field(gt=0)]
+Angle = Annotated[float, Field(gt=1e-6, lt=math.pi)]  # radians
+Row = tuple[float, float, float, float]
+
+
+class _Lens(BaseModel):
+    """What a file may say of its lens, in pixels of images of w x h; a field is left out (0 here) or holds a number."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+    w: Length = 0.0
+    h: Length = 0.0
+    fl_x: Length = 0.0
+    fl_y: Length = 0.0
+    cx: float = 0.0
+    cy: float = 0.0
+    camera_angle_x: Angle = 0.0
+    camera_angle_y: Angle = 0.0
+    k1: float = 0.0
+    k2: float = 0.0
+    k3: float = 0.0
+    p1: float = 0.0
+    p2: float = 0.0
+
+
+LENS = set(_Lens.model_fields)
+
+
+class _Frame(_Lens):
+    file_path: str
+    transform_matrix: tuple[Row, Row, Row, Row]
+
+
+class _File(_Lens):
+    frames: tuple[_Frame, ...]
 
 
 def read_synthetic(folder: Path, *, shrink: int = 1, points: int = 100_000, seed: int = 0) -> Scene:
@@ -21,7 +59,7 @@ def read_synthetic(folder: Path, *, shrink: int = 1, points: int = 100_000, seed
     Starts from random points, as 3DGS does there. Raises EffbookError for a missing or broken file.
     """
     parts = [_frames(folder / f"transforms_{split}.json", folder, WHITE, shrink) for split in ("train", "test")]
-    cameras = [camera for cameras, _, _ in parts for camera in cameras]
+    cameras = [camera for part in parts for camera in part[0]]
     check_views(folder.name, cameras)
     box = torch.full((3,), SYNTHETIC_BOX)
     start, colours = random_points(points, low=-box, high=box, seed=seed)
@@ -29,25 +67,30 @@ def read_synthetic(folder: Path, *, shrink: int = 1, points: int = 100_000, seed
     return Scene(
         name=folder.name,
         cameras=tuple(cameras),
-        images=tuple(image for _, images, _ in parts for image in images),
+        images=tuple(image for part in parts for image in part[1]),
         held_out=tuple(range(first_test, len(cameras))),
         points=start,
         colours=colours,
         background=WHITE,
-        left_out=tuple(sentence for _, _, left_out in parts for sentence in left_out),
+        left_out=tuple(sentence for part in parts for sentence in part[2]),
     )
 
 
-def read_ngp(path: Path, *, shrink: int = 1, points: int = 10_000, seed: int = 0) -> Scene:
-    """A scene with instant-ngp's transforms.json; every 8th view, sorted by name, is held out.
+def read_ngp(path: Path, *, images: str = "", shrink: int = 1, points: int = 10_000, seed: int = 0) -> Scene:
+    """A scene with instant-ngp's (or nerfstudio's) transforms.json; every 8th view, sorted by name, is held out.
 
     Starts from random points in the box that the cameras look into: around the place nearest to all their axes, as wide
-    as the cameras' mean distance to it. Lens distortion is ignored, and said so.
+    as the cameras' mean distance to it. Lens distortion is ignored, images without a frame are left out, and both said.
+    With `images` the photos are those of that folder beside the file, whatever their size (nerfstudio keeps smaller
+    ones in images_4). Raises EffbookError for a missing or broken file, naming the field.
     """
-    cameras, images, left_out = _frames(path, path.parent, None, shrink)
+    cameras, pictures, left_out, used = _frames(path, path.parent, None, shrink, images)
     check_views(path.parent.name, cameras)
     order = sorted(range(len(cameras)), key=lambda i: cameras[i].name)
-    cameras, images = [cameras[i] for i in order], [images[i] for i in order]
+    cameras, pictures = [cameras[i] for i in order], [pictures[i] for i in order]
+    beside = {p for folder in {p.parent for p in used} for p in folder.iterdir() if p.suffix.lower() in PICTURES}
+    if spare := sorted(p.name for p in beside - used):
+        left_out.append(f"{len(spare)} images have no camera and are left out: {few(spare)}")
     places = torch.stack([camera.position for camera in cameras])
     axes = torch.stack([camera.world_to_camera[2, :3] for camera in cameras])
     across = torch.eye(3) - axes[:, :, None] * axes[:, None, :]  # takes away what lies along the axis
@@ -57,7 +100,7 @@ def read_ngp(path: Path, *, shrink: int = 1, points: int = 10_000, seed: int = 0
     return Scene(
         name=path.parent.name,
         cameras=tuple(cameras),
-        images=tuple(images),
+        images=tuple(pictures),
         held_out=every_eighth(len(cameras)),
         points=start,
         colours=colours,
@@ -65,47 +108,58 @@ def read_ngp(path: Path, *, shrink: int = 1, points: int = 10_000, seed: int = 0
     )
 
 
-def _frames(path: Path, folder: Path, background, shrink: int):
-    """Cameras, images and sentences on what was left out, of one file."""
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        frames = told["frames"]
-    except FileNotFoundError:
-        raise EffbookError(f"{path} is not there", "name the folder that holds it") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise EffbookError(f"{path} is no list of frames ({error})", "export it again") from None
-    cameras, images, missing = [], [], []
-    for frame in frames:
-        try:
-            name, pose = str(frame["file_path"]), torch.tensor(frame["transform_matrix"], dtype=torch.float32)
-        except (KeyError, TypeError, ValueError) as error:
-            raise EffbookError(f"{path}: a frame lacks its file or its pose ({error})", "export it again") from None
+def _frames(path: Path, folder: Path, background, shrink: int, beside: str = ""):
+    """Cameras, images and sentences on what was left out, of one file; `beside` replaces the images' folder."""
+    told = _read(path)
+    cameras, images, missing, used = [], [], [], set()
+    for frame in told.frames:
+        name = f"{beside}/{Path(frame.file_path).name}" if beside else frame.file_path
         found = next((folder / f"{name}{end}" for end in ENDINGS if (folder / f"{name}{end}").is_file()), None)
         if found is None:
             missing.append(Path(name).name)
             continue
-        image = read_image(found, background=background, shrink=shrink)
-        cameras.append(_camera(path, told, frame, pose, image.shape[1], image.shape[0], Path(name).name, shrink))
+        used.add(found)
+        whole = read_image(found, background=background)
+        image = shrink_area(whole, shrink)
+        cameras.append(_camera(path, told, frame, whole.shape[:2], image.shape[:2], Path(name).name, shrink))
         images.append(image)
     left_out = []
     if missing:
-        named = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        left_out.append(f"{len(missing)} of {len(frames)} cameras have no image and are left out: {named}")
-    if any(told.get(key) for key in ("k1", "k2", "k3", "p1", "p2")):
+        left_out.append(f"{len(missing)} of {len(told.frames)} cameras have no image and are left out: {few(missing)}")
+    if any(getattr(part, key) for part in (told, *told.frames) for key in ("k1", "k2", "k3", "p1", "p2")):
         left_out.append("the lens distortion that the file gives is ignored")
-    return cameras, images, left_out
+    return cameras, images, left_out, used
 
 
-def _camera(path, told, frame, pose, width, height, name, shrink):
-    if pose.shape != (4, 4) or not torch.isfinite(pose).all():
-        raise EffbookError(f"{path}: the pose of {name} is no finite 4 x 4 matrix", "export it again")
-    settings = {**told, **frame}
-    if "fl_x" in settings:
-        focal_x = settings["fl_x"] / shrink
-        focal_y = settings.get("fl_y", settings["fl_x"]) / shrink
-    elif "camera_angle_x" in settings:
-        focal_x = 0.5 * width / math.tan(0.5 * settings["camera_angle_x"])
-        focal_y = 0.5 * height / math.tan(0.5 * settings["camera_angle_y"]) if "camera_angle_y" in settings else focal_x
+def _read(path: Path) -> _File:
+    try:
+        return _File.model_validate_json(path.read_bytes(), strict=True)
+    except FileNotFoundError:
+        raise EffbookError(f"{path} is not there", "name the folder that holds it") from None
+    except OSError as error:
+        raise EffbookError(f"{path} cannot be read ({error.strerror})", "name a readable file") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "the file"
+        raise EffbookError(f"{path}: {field} is wrong ({first['msg'].lower()})", "export it again") from None
+
+
+def _camera(path: Path, told: _File, frame: _Frame, whole, shrunk, name: str, shrink: int) -> Camera:
+    """`whole` and `shrunk` are an image's height and width as its file has it and as it is used."""
+    pose = torch.tensor(frame.transform_matrix)
+    if not torch.isfinite(pose).all():
+        raise EffbookError(f"{path}: the pose of {name} is too large", "export it again")
+    given = told.model_dump(include=LENS, exclude_unset=True) | frame.model_dump(include=LENS, exclude_unset=True)
+    height, width = shrunk
+    # A file gives its lens in pixels of images of w x h; those at hand may be smaller copies.
+    across = whole[1] / given.get("w", whole[1]) / shrink
+    down = whole[0] / given.get("h", whole[0]) / shrink
+    if "fl_x" in given:
+        focal_x = given["fl_x"] * across
+        focal_y = given.get("fl_y", given["fl_x"]) * down
+    elif "camera_angle_x" in given:
+        focal_x = 0.5 * width / math.tan(0.5 * given["camera_angle_x"])
+        focal_y = 0.5 * height / math.tan(0.5 * given["camera_angle_y"]) if "camera_angle_y" in given else focal_x
     else:
         raise EffbookError(f"{path} gives no focal length (fl_x or camera_angle_x)", "export it again")
     to_world = pose @ torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))  # OpenGL looks along -z with y up
@@ -120,7 +174,7 @@ def _camera(path, told, frame, pose, width, height, name, shrink):
         height=height,
         focal_x=focal_x,
         focal_y=focal_y,
-        centre_x=settings["cx"] / shrink if "cx" in settings else width / 2,
-        centre_y=settings["cy"] / shrink if "cy" in settings else height / 2,
+        centre_x=given["cx"] * across if "cx" in given else width / 2,
+        centre_y=given["cy"] * down if "cy" in given else height / 2,
         name=name,
     )

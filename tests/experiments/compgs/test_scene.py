@@ -7,7 +7,7 @@ import torch
 
 from effbook.errors import EffbookError
 from effbook.experiments.compgs import scene as module
-from effbook.experiments.compgs.datasets import DATASETS, load_scene, scene_names
+from effbook.experiments.compgs.datasets import load_scene
 from effbook.experiments.compgs.scene import SceneRecipe
 from effbook.experiments.context import Context
 from effbook.experiments.profiles import NotInProfileError, scale
@@ -104,27 +104,34 @@ def test_mini_scales_by_three_numbers():
     assert mini.dataset == "still-lifes"
     for name in ("iterations", "kmeans_start", "kmeans_end", "kmeans_interval", "penalty_end", "densify_interval"):
         assert getattr(mini, name) * 10 == getattr(whole, name)
-    assert (mini.codes_colour * 32, mini.codes_covariance * 32) == (whole.codes_colour, whole.codes_covariance)
-    assert mini.penalty == pytest.approx(330 * whole.penalty)
+    assert (mini.codes_colour * 64, mini.codes_covariance * 64) == (whole.codes_colour, whole.codes_covariance)
+    assert mini.penalty == pytest.approx(660 * whole.penalty)
     assert scale(whole, "paper") == whole
     assert whole.needs() == ("cuda",)
     assert mini.needs() == ()
 
 
 def test_what_nothing_stands_in_for_has_no_mini_run():
-    for fields in ({"dataset": "tanks-and-temples"}, {"scene": "garden"}, {"least_opacity": 0.1}):
+    for fields in ({"dataset": "deep-blending"}, {"scene": "stump"}, {"least_opacity": 0.1}, {"dataset": "dl3dv-140"}):
         with pytest.raises(NotInProfileError):
             scale(SceneRecipe(**{"dataset": "mip-nerf360"} | fields), "mini")
 
 
-def test_a_data_set_that_is_not_here_says_what_to_fetch_and_where_to(tmp_path):
-    for name, described in DATASETS.items():
-        assert scene_names(name, "all")
-        if described.layout == "generated":
-            continue
-        scene = scene_names(name, "all")[0]
-        with pytest.raises(EffbookError, match=r"fetch the .* and put it into"):
-            load_scene(name, scene, shrink=1, points=10, seed=0, cache=tmp_path, say=print)
+def test_every_scene_that_stands_in_is_one_of_ours():
+    from effbook.experiments.compgs.datasets import scene_names
+    from effbook.experiments.compgs.profiles import STAND_INS
+
+    for (dataset, scene), (own, name) in STAND_INS.items():
+        assert scene_names(dataset, scene)
+        assert scene_names(own, name)
+
+
+def test_lab_trains_in_full_size_with_the_penalty_scaled_to_its_gaussians():
+    whole = SceneRecipe(dataset="mip-nerf360", quantised=FOUR, penalty=1e-7)
+    lab = scale(whole, "lab")
+    assert (lab.dataset, lab.iterations, lab.codes_covariance) == ("still-lifes-800", 30_000, 16_384)
+    assert lab.penalty * lab.most_gaussians == pytest.approx(whole.penalty * 3.3e6)
+    assert lab.needs() == ("cuda",)
 
 
 def test_storage_ways_are_those_of_the_tables():
@@ -164,3 +171,66 @@ def test_only_codes_that_are_trained_can_be_shared():
         with pytest.raises(EffbookError):
             SharedRecipe(dataset="mip-nerf360", **fields)
     assert scale(SharedRecipe(dataset="mip-nerf360", quantised=FOUR), "mini").source == "metals"
+
+
+def test_rows_that_differ_late_share_the_iterations_before_and_end_as_if_they_had_not(cache, tmp_path, monkeypatch):
+    from effbook.gaussians import train
+
+    steps = []
+    draw = train.render
+    monkeypatch.setattr(train, "render", lambda *a, **b: steps.append(1) or draw(*a, **b))
+
+    def trained(**fields):
+        steps.clear()
+        recipe = smoke(**fields)
+        found = run(recipe, tmp_path)
+        return len(steps), {name: found.metrics[name] for name in ("psnr", "bytes", "gaussians")}
+
+    apart = {}
+    for name, fields in {"codes": {"quantised": FOUR}, "both": {"quantised": FOUR, "penalty": 1e-4}}.items():
+        monkeypatch.setenv("EFFBOOK_DATA", str(tmp_path / name))
+        n, apart[name] = trained(**fields)
+        assert n == 30
+    monkeypatch.setenv("EFFBOOK_DATA", str(tmp_path / "together"))
+    assert trained()[0] == 30
+    assert trained(quantised=FOUR) == (30 - 19, apart["codes"])  # from the last iteration before the codes
+    assert trained(quantised=FOUR, penalty=1e-4) == (30 - 15, apart["both"])  # from where the penalty begins
+
+
+def test_the_spread_is_over_as_many_seeds_as_it_says(cache, tmp_path):
+    from effbook.experiments.compgs.spread import SpreadRecipe
+
+    recipe = scale(SpreadRecipe(dataset="mip-nerf360"), "smoke")
+    found = run(recipe, tmp_path)
+    each = found.series["psnr by seed"]
+    assert each == [run(smoke(seed=i), tmp_path).metrics["psnr"] for i in range(3)]
+    assert found.metrics["diff"] == pytest.approx(max(each) - min(each))
+    assert found.metrics["std"] == pytest.approx(float(torch.tensor(each, dtype=torch.float64).std(correction=0)))
+    with pytest.raises(EffbookError, match="one run has no spread"):
+        SpreadRecipe(dataset="mip-nerf360", runs=1)
+
+
+def test_codes_are_counted_from_the_most_used_on(cache, tmp_path):
+    from effbook.experiments.compgs.codes import CodesRecipe
+
+    recipe = scale(CodesRecipe(dataset="mip-nerf360", quantised=FOUR, counted="scale"), "smoke")
+    found = run(recipe, tmp_path)
+    used = found.series["Gaussians by code"]
+    assert used == sorted(used, reverse=True)
+    assert sum(used) == found.metrics["gaussians"]
+    assert found.metrics["top"] == pytest.approx(100 * used[0] / sum(used))
+    assert (len(used), found.metrics["fixed"]) == (16, 4)
+    assert 0 < found.metrics["huffman"] <= 4
+    with pytest.raises(EffbookError, match="has no codebook"):
+        CodesRecipe(dataset="mip-nerf360", quantised="dc", counted="scale")
+
+
+def test_a_huffman_code_is_as_short_as_can_be():
+    from effbook.experiments.compgs.codes import huffman_bits
+
+    assert huffman_bits([8, 4, 2, 1, 1]) == (8 * 1 + 4 * 2 + 2 * 3 + 1 * 4 + 1 * 4) / 16  # powers of two: the entropy
+    assert huffman_bits([5, 0, 0]) == 0
+    counts = torch.tensor([13.0, 7, 7, 5, 2, 1, 1, 1, 1])
+    share = counts / counts.sum()
+    entropy = float(-(share * share.log2()).sum())
+    assert entropy <= huffman_bits(counts.tolist()) < entropy + 1
