@@ -7,7 +7,7 @@ import pytest
 
 from effbook.exhibits import exhibit, measured, recipe_of, recipes_of
 from effbook.exhibits.measure import counted, looking, matches, ran_as, state_of, summary
-from effbook.exhibits.register import recipes_of_exhibit
+from effbook.exhibits.register import recipes_of_exhibit, unit_of
 from effbook.exhibits.schema import Exhibit
 from effbook.experiments import records
 from effbook.experiments.fingerprint import fingerprint
@@ -207,3 +207,34 @@ def test_inside_looking_a_record_is_read_as_it_was():
         record_seeds(0.1, 0.1, 0.1)
         assert measured("fig-3.7", "paper").cell(ROW, COLUMN).value == pytest.approx(0.9)
     assert measured("fig-3.7", "paper").cell(ROW, COLUMN).value == pytest.approx(0.1)
+
+
+def relative(fields):
+    """The small exhibit, its accuracy in units of another run's."""
+    found = Exhibit.model_validate(fields)
+    column = found.columns[1].model_copy(update={"per": {"name": "nola-subspace", "d": 8, "n": 16}})
+    return found.model_copy(update={"columns": (found.columns[0], column)})
+
+
+def test_a_column_may_be_in_units_of_another_run_seed_by_seed(fields):
+    found = relative(fields)
+    row, column = found.rows[0], found.columns[1]
+    unit, own = unit_of(column), recipe_of(found, row, column)
+    assert unit != own
+    for seed, (mine, theirs) in enumerate([(6.0, 2.0), (9.0, 3.0), (4.0, 1.0)]):
+        record(dataclasses.replace(own, seed=seed), "paper", **{column.metric: mine})
+        if seed < 2:
+            record(dataclasses.replace(unit, seed=seed), "paper", **{column.metric: theirs})
+    cell = measured(found, "paper").cell(row.id, column.id)
+    assert cell.by_seed == {0: 3.0, 1: 3.0}
+    assert cell.state == "partial"
+    assert set(recipes_of_exhibit(found, "paper")) >= {dataclasses.replace(unit, seed=2)}
+
+
+def test_without_the_run_that_gives_the_unit_a_cell_has_not_run(fields):
+    found = relative(fields)
+    row, column = found.rows[0], found.columns[1]
+    record(recipe_of(found, row, column), "paper", **{column.metric: 1.0})
+    cell = measured(found, "paper").cell(row.id, column.id)
+    assert (cell.state, cell.value) == ("not run", None)
+    assert "unit" in cell.note
