@@ -73,9 +73,12 @@ def _unusual(recipe: Any) -> bool:
 
 
 def own_dataset(recipe: Any) -> object:
-    """The data set that stands in; for the sake of time unusual settings run on one scene, not on three."""
-    found = STAND_INS.get((recipe.dataset, recipe.scene), (SKIP, ""))[0]
-    return SKIP if found == "still-lifes" and recipe.scene == "all" and _unusual(recipe) else found
+    """The data set that stands in.
+
+    3DGS's own thresholds and intervals have no run here: they act on how many Gaussians are made, which the cap decides.
+    K-means with other iterations, intervals and sizes (Table 3.8) is left out for the sake of time.
+    """
+    return SKIP if _unusual(recipe) else STAND_INS.get((recipe.dataset, recipe.scene), (SKIP, ""))[0]
 
 
 def own_scene(recipe: Any) -> str:
