@@ -244,7 +244,7 @@ def notes(table: Table) -> list[str]:
         lines.append(table.exhibit.why)
     if any(cell.stale for cell in table.cells.values()):
         lines.append("Stale values (hollow in the plot) come from other code than is here; `run … --fresh` recomputes.")
-    return lines
+    return list(dict.fromkeys(lines))
 
 
 def reported_csv(exhibit_id: str) -> str:
