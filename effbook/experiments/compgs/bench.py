@@ -200,7 +200,7 @@ def container_beside_npy(entropy: bool, n: int = 1_000_000) -> Ratio:
             np.save(plain, table)
             np.load(plain)
 
-        return compare(container, npy, repeats=5, warm_up=1)
+        return compare(container, npy, repeats=15, warm_up=2)
 
 
 PLAIN: dict[str, object] = {}

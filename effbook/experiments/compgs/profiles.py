@@ -75,8 +75,8 @@ def _unusual(recipe: Any) -> bool:
 def own_dataset(recipe: Any) -> object:
     """The data set that stands in.
 
-    3DGS's own thresholds and intervals have no run here: they act on how many Gaussians are made, which the cap decides.
-    K-means with other iterations, intervals and sizes (Table 3.8) is left out for the sake of time.
+    3DGS's own thresholds and intervals have no run here: they act on how many Gaussians are made, and the cap decides
+    that. K-means with other iterations, intervals and sizes (Table 3.8) is left out for the sake of time.
     """
     return SKIP if _unusual(recipe) else STAND_INS.get((recipe.dataset, recipe.scene), (SKIP, ""))[0]
 
