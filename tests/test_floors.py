@@ -23,7 +23,7 @@ def test_no_import_points_to_a_higher_floor_and_there_is_no_circle():
 
 def test_an_import_upwards_would_be_caught(tmp_path):
     house = tmp_path / "effbook"
-    for room in ("book", "exhibits", "experiments", "nola", "backbones", "evaluate", "data"):
+    for room in ("book", "exhibits", "experiments", "nola", "compgs", "gaussians", "backbones", "evaluate", "data"):
         (house / room).mkdir(parents=True)
         (house / room / "__init__.py").write_text("")
     for room in ("__init__", "cli", "cli_doctor", "cli_exhibits", "cli_tables", "errors"):
@@ -40,5 +40,9 @@ def test_an_import_upwards_would_be_caught(tmp_path):
     assert "NOLA is a library of its own" in _lint(tmp_path, tmp_path / "pyproject.toml").stdout
 
     (house / "nola" / "__init__.py").write_text("")
+    (house / "gaussians" / "__init__.py").write_text("from effbook import data\n")
+    assert "CompGS and its Gaussians are a library" in _lint(tmp_path, tmp_path / "pyproject.toml").stdout
+
+    (house / "gaussians" / "__init__.py").write_text("")
     (house / "attic.py").write_text("")  # a room without a floor
     assert _lint(tmp_path, tmp_path / "pyproject.toml").returncode == 1
