@@ -56,6 +56,7 @@ def test_an_unknown_key_is_refused_in_a_sentence_with_file_and_key(tmp_path, fie
         (("rows", 0, "footnotes"), {"accuracy": "*"}, "not spelled out"),
         (("rows", 0, "footnotes"), {"speed": "*"}, "names the column speed"),
         (("columns", 1, "setting"), True, "a setting has no metric"),
+        (("columns", 1, "per"), {"d": 8}, "per needs a metric and a recipe's name"),
         (("figure",), {"form": "curve", "shows": "a line", "given": "none", "drawn_by": "nobody"}, "nothing else does"),
     ],
 )
