@@ -7,10 +7,11 @@ from typing import ClassVar
 
 import pytest
 
-from effbook import cli, data, exhibits
+from effbook import cli, data, exhibits, experiments
 from effbook.errors import EffbookError
-from effbook.experiments import ledger, records
-from effbook.experiments.recipe import Recipe, Result, register_recipe
+from effbook.runs import bench as ledger
+from effbook.runs import records
+from effbook.runs.recipe import Recipe, Result, register_recipe
 
 
 @register_recipe
@@ -193,7 +194,7 @@ def test_data_fetch_goes_on_past_one_that_fails_and_exits_with_1(effbook, monkey
 
 def test_bench_prints_ratios_and_check_fails_on_a_missed_figure(effbook, monkeypatch):
     monkeypatch.setattr(ledger, "_benches", {})
-    monkeypatch.setattr(ledger, "load_systems", lambda: None)
+    monkeypatch.setattr(experiments, "load", lambda: None)
     ledger.register_bench("nola", "bytes", lambda: ledger.ratio(3, 1, "bytes"), "<= 2")
     status, out, _ = effbook("bench", "nola")
     assert status == 0

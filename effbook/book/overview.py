@@ -2,9 +2,9 @@
 
 from html import escape
 
-from effbook.book.places import TITLES, Places
+from effbook.book.places import Places
+from effbook.chapters import CHAPTERS, TITLES
 from effbook.exhibits.page import SIGNS, badge
-from effbook.exhibits.schema import CHAPTERS
 from effbook.exhibits.tables import KINDS, tally
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from effbook.book.overview import exhibits_html
 from effbook.book.places import places
 from effbook.book.printed import errata_page, printed_page, raw
-from effbook.exhibits.schema import CHAPTERS
+from effbook.chapters import CHAPTERS
 
 EXHIBITS_INTRO = """\
 # All exhibits
@@ -21,7 +21,7 @@ def write_generated(stage: Path, *, profile: str, version: str) -> None:
     """Write the generated pages into the staging folder."""
     from effbook import exhibits
     from effbook.exhibits.measure import looking
-    from effbook.experiments import ledger
+    from effbook.runs import bench as ledger
 
     listed, known, where = exhibits.exhibits_json(), exhibits.register(), places(stage)
     book = stage / "book"

@@ -7,15 +7,6 @@ from pathlib import Path
 import nbformat
 import yaml
 
-TITLES = {
-    "introduction": "Introduction",
-    "cmsf": "Constrained mean shift",
-    "simreg": "SimReg",
-    "compgs": "CompGS",
-    "nola": "NOLA",
-    "slowformer": "SlowFormer",
-}
-
 HIDDEN = {"remove-cell", "remove-output"}
 ANCHOR = re.compile(r'<div class="eff-exhibit" id="([^"]+)">')
 

@@ -3,9 +3,10 @@
 import re
 from html import escape
 
-from effbook.book.places import TITLES, Places
+from effbook.book.places import Places
+from effbook.chapters import CHAPTERS, TITLES
 from effbook.exhibits.page import STYLE, printed_html
-from effbook.exhibits.schema import CHAPTERS, Exhibit
+from effbook.exhibits.schema import Exhibit
 from effbook.exhibits.tables import KINDS, reading_text
 
 PRINTED_INTRO = """\

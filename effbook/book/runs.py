@@ -4,16 +4,16 @@ import logging
 import warnings
 
 from effbook.errors import EffbookError
-from effbook.experiments.recipe import Recipe
+from effbook.runs.recipe import Recipe
 
 
 def _runs(what: tuple[str, ...], profile: str) -> list[Recipe]:
     """The runs of these exhibits, without doubles; an exhibit that has none under the profile adds none."""
+    from effbook import experiments
     from effbook.exhibits import exhibit
     from effbook.exhibits.register import recipes_of_exhibit
-    from effbook.experiments.recipe import load_systems
 
-    load_systems()
+    experiments.load()
     return list(dict.fromkeys(recipe for word in what for recipe in recipes_of_exhibit(exhibit(word), profile)))
 
 
@@ -25,8 +25,8 @@ def ensure_runs(*what: str, profile: str, runs: str = "missing", quiet: bool = T
     record is missing. Raises EffbookError before anything is computed where the machine lacks something that a run
     needs.
     """
-    from effbook.experiments import machine, records
-    from effbook.experiments.execute import execute_all
+    from effbook.runs import machine, records
+    from effbook.runs.execute import execute_all
 
     found = _runs(what, profile)
     if runs != "recorded":
@@ -44,7 +44,7 @@ def ensure_runs(*what: str, profile: str, runs: str = "missing", quiet: bool = T
 
 def runs_in_words(*what: str, profile: str) -> str:
     """One sentence: how many runs of these exhibits are recorded, and what the machine lacks for the others."""
-    from effbook.experiments import machine, records
+    from effbook.runs import machine, records
 
     found = _runs(what, profile)
     if not found:
@@ -61,7 +61,7 @@ def live(recipe: Recipe, profile: str) -> Recipe:
     Where what it reads can't be had here, one sentence says so, and the smoke scale with its toy data is returned.
     """
     from effbook import data
-    from effbook.experiments.profiles import scale
+    from effbook.runs.profiles import scale
 
     if profile == "smoke":
         return scale(recipe, "smoke")

@@ -61,7 +61,7 @@ def build(
     again that nothing has changed for. Raises EffbookError with the first cause if a notebook fails, sphinx warns or
     the site would load something from elsewhere; the site built before then stays.
     """
-    from effbook.experiments.profiles import check_profile
+    from effbook.runs.profiles import check_profile
 
     check_profile(profile)
     root = Path(root) if root is not None else repository_root()
@@ -127,7 +127,7 @@ def execute(root: Path, name: str, *, profile: str, work: Path, fresh: bool = Fa
 def _state(root: Path, name: str, profile: str) -> str:
     """A digest of all that an executed notebook depends on: itself, the package, the records, what data is here."""
     from effbook import data
-    from effbook.experiments import records
+    from effbook.runs import records
 
     package = Path(__file__).resolve().parents[1]
     files = [root / name]

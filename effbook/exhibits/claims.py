@@ -13,7 +13,7 @@ from effbook.errors import EffbookError
 from effbook.exhibits.measure import Table, measured
 from effbook.exhibits.register import exhibit
 from effbook.exhibits.schema import Cell, Claim, Exhibit, Operand, Sum, Test
-from effbook.experiments.records import summarise
+from effbook.runs.records import summarise
 
 Verdict = Literal["holds", "fails", "undecided", "not run"]
 VERDICTS: tuple[Verdict, ...] = ("holds", "fails", "undecided", "not run")

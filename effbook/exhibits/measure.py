@@ -12,11 +12,11 @@ from typing import Any, Literal, get_args
 
 from effbook.exhibits.register import exhibit, recipe_of, recipes_of_exhibit, runs_of, unit_of
 from effbook.exhibits.schema import Column, Exhibit, Row
-from effbook.experiments import records
-from effbook.experiments.fingerprint import standing_still
-from effbook.experiments.profiles import check_profile
-from effbook.experiments.recipe import Recipe, load_systems
-from effbook.experiments.records import Record
+from effbook.runs import records
+from effbook.runs.code import standing_still
+from effbook.runs.profiles import check_profile
+from effbook.runs.recipe import Recipe
+from effbook.runs.records import Record
 
 State = Literal["measured", "partial", "not run", "no value", "no run", "none"]
 ExhibitState = Literal["measured", "partly", "stale", "not run", "no run", "waiting", "drawing"]
@@ -100,7 +100,6 @@ def looking() -> Iterator[None]:
 def measured(what: str | Exhibit, profile: str) -> Table:
     """Every cell of an exhibit as our records have it under `profile`. Nothing is run."""
     check_profile(profile)
-    load_systems()
     found = exhibit(what) if isinstance(what, str) else what
     cells = {}
     for row in found.rows:

@@ -21,7 +21,7 @@ from effbook.exhibits.tables import (
     state_text,
     waits_text,
 )
-from effbook.experiments.profiles import check_profile
+from effbook.runs.profiles import check_profile
 
 RECORDS = "../../records/"  # seen from a notebook's page on the site
 MEANING = {

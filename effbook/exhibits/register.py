@@ -7,10 +7,12 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from effbook import experiments
+from effbook.chapters import SYSTEMS
 from effbook.errors import EffbookError
 from effbook.exhibits.schema import Column, Exhibit, Row
-from effbook.experiments.profiles import NotInProfileError, check_profile, scale, seeds, with_seeds
-from effbook.experiments.recipe import SYSTEMS, Recipe, make, nearest, recipe_names
+from effbook.runs.profiles import NotInProfileError, check_profile, scale, seeds, with_seeds
+from effbook.runs.recipe import Recipe, make, nearest, recipe_names
 
 FOLDER = Path(__file__).parent / "register"
 COUNTS = "nola-count"
@@ -55,6 +57,7 @@ def _sentence(error: ValidationError) -> str:
 
 @functools.cache
 def _read_all(folder: Path) -> dict[str, Exhibit]:
+    experiments.load()  # the register names their recipes
     found = {path.stem: read(path) for path in sorted(folder.glob("*.yaml"), key=_in_book_order)}
     for one in found.values():
         for claim in one.claims:

@@ -1,17 +1,17 @@
 """What one file of the register may say: an exhibit, its printed values, how each is measured, and its claims."""
 
 import re
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from effbook.chapters import Chapter
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.\-_]*$")]
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 Fields = dict[str, str | int | float | bool | tuple[float, ...] | None]  # of a recipe, at paper scale
 Op = Literal[">", ">=", "<", "<="]
 
-Chapter = Literal["introduction", "cmsf", "simreg", "compgs", "nola", "slowformer"]
-CHAPTERS: tuple[Chapter, ...] = get_args(Chapter)
 
 PRINTED = re.compile(r"^-?\d+(,\d{3})*(\.\d+)?[KMBh]?$")  # h: hours in a column of minutes
 

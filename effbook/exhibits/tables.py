@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
+from effbook.chapters import CHAPTERS
 from effbook.errors import EffbookError
 from effbook.exhibits.claims import VERDICTS, Judgement, judge
 from effbook.exhibits.measure import (
@@ -26,9 +27,9 @@ from effbook.exhibits.measure import (
     summary,
 )
 from effbook.exhibits.register import exhibit, register
-from effbook.exhibits.schema import CHAPTERS, Column, Exhibit, Reading, Row
-from effbook.experiments.profiles import PROFILES, check_profile
-from effbook.experiments.recipe import nearest
+from effbook.exhibits.schema import Column, Exhibit, Reading, Row
+from effbook.runs.profiles import PROFILES, check_profile
+from effbook.runs.recipe import nearest
 
 REPORTED = ("exhibit", "row", "column", "value", "unit")
 MEASURED = (*REPORTED, "seeds", "spread", "record")

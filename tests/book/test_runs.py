@@ -6,8 +6,8 @@ from effbook import data
 from effbook.book import ensure_runs, live, runs_in_words
 from effbook.errors import EffbookError
 from effbook.exhibits import page
-from effbook.experiments import records
-from effbook.experiments.recipe import make
+from effbook.runs import records
+from effbook.runs.recipe import make
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def test_an_exhibit_without_runs_under_the_profile_adds_none_and_the_sentence_sa
 
 
 def test_the_sentence_and_the_refusal_name_what_the_machine_lacks(monkeypatch):
-    monkeypatch.setattr("effbook.experiments.machine.gpu_bytes", lambda: None)
+    monkeypatch.setattr("effbook.runs.machine.gpu_bytes", lambda: None)
     assert "GPU" in runs_in_words("tab-3.11", profile="paper")
     assert "which this machine lacks" in runs_in_words("tab-3.11", profile="paper")
     with pytest.raises(EffbookError, match="which this machine lacks"):

@@ -9,10 +9,10 @@ from effbook.exhibits import exhibit, measured, recipe_of, recipes_of
 from effbook.exhibits.measure import counted, looking, matches, ran_as, state_of, summary
 from effbook.exhibits.register import recipes_of_exhibit, unit_of
 from effbook.exhibits.schema import Exhibit
-from effbook.experiments import records
-from effbook.experiments.fingerprint import fingerprint
-from effbook.experiments.recipe import Result
-from effbook.experiments.records import CostOf
+from effbook.runs import records
+from effbook.runs.code import fingerprint
+from effbook.runs.recipe import Result
+from effbook.runs.records import CostOf
 
 ROW, COLUMN = "nola-d8", "n-16"
 

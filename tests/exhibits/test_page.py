@@ -6,10 +6,10 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from effbook.exhibits import exhibit, measured, page, plots, recipe_of, register, theme
-from effbook.experiments import records
-from effbook.experiments.fingerprint import fingerprint
-from effbook.experiments.recipe import Result
-from effbook.experiments.records import CostOf
+from effbook.runs import records
+from effbook.runs.code import fingerprint
+from effbook.runs.recipe import Result
+from effbook.runs.records import CostOf
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -161,7 +161,7 @@ def test_reported_and_measured_share_an_axis_under_paper_only(monkeypatch, tmp_p
         found = exhibit("tab-3.17")
         recipe = recipe_of(found, found.row("nola"), found.column("accuracy"))
         run = dataclasses.replace(recipe, seed=0)
-        from effbook.experiments.profiles import scale
+        from effbook.runs.profiles import scale
 
         cost = CostOf(wall_seconds=1.0, peak_memory_bytes=1)
         run = scale(run, profile)

@@ -10,7 +10,7 @@ from effbook.exhibits import exhibit, measure, recipe_of, recipes_of, register
 from effbook.exhibits.measure import as_printed, state_of
 from effbook.exhibits.plots import number
 from effbook.exhibits.schema import Exhibit
-from effbook.experiments.recipe import recipe_names
+from effbook.runs.recipe import recipe_names
 
 REGISTER = importlib.import_module("effbook.exhibits.register")
 NOLA = [

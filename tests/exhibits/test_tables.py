@@ -26,10 +26,10 @@ from effbook.exhibits import (
 )
 from effbook.exhibits.measure import STATES
 from effbook.exhibits.schema import CHAPTERS
-from effbook.experiments import records
-from effbook.experiments.fingerprint import fingerprint
-from effbook.experiments.recipe import Result
-from effbook.experiments.records import CostOf
+from effbook.runs import records
+from effbook.runs.code import fingerprint
+from effbook.runs.recipe import Result
+from effbook.runs.records import CostOf
 
 
 @pytest.fixture(autouse=True)
@@ -113,7 +113,7 @@ def test_the_json_has_exactly_the_promised_keys():
 
 
 def test_a_whole_list_looks_at_each_file_of_code_once(monkeypatch):
-    from effbook.experiments import fingerprint as code
+    from effbook.runs import fingerprint as code
 
     counted, now = [], code._imports_now
     monkeypatch.setattr(

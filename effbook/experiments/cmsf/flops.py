@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from effbook.errors import EffbookError
-from effbook.experiments.profiles import register_profiles
-from effbook.experiments.recipe import Context, Recipe, Result, register_recipe
+from effbook.runs.profiles import register_profiles
+from effbook.runs.recipe import Context, Recipe, Result, register_recipe
 
 FORWARD_FLOPS = 3.9e9  # one 224 x 224 image through the backbone
 BACKWARD = 2  # the FLOPs of a backward pass, in forward passes

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from effbook.experiments.ledger import Ratio, compare, ratio, register_bench
+from effbook.runs.bench import Ratio, compare, ratio, register_bench
 
 GAUSSIANS, SIZE_PX = 10_000, 128
 ITERATIONS = 300  # a tenth of `mini`, with the same third of them quantised
@@ -211,9 +211,9 @@ SMALL = {"quantised": "dc sh scale rotation", "penalty": 1e-7}
 def recorded(metric: str, **fields: object) -> float:
     """A metric of the scenes of `mini`, the mean over its seeds, from the records."""
     from effbook.errors import EffbookError
-    from effbook.experiments import records
     from effbook.experiments.compgs.scene import SceneRecipe
-    from effbook.experiments.profiles import scale, seeds, with_seeds
+    from effbook.runs import records
+    from effbook.runs.profiles import scale, seeds, with_seeds
 
     small = scale(SceneRecipe(dataset="mip-nerf360", **fields), "mini")
     found = [records.find(one, "mini") for one in with_seeds(small, seeds(small, "mini"))]

@@ -9,7 +9,7 @@ import numpy as np
 
 from effbook.errors import EffbookError
 from effbook.experiments.compgs.scene import SceneRecipe
-from effbook.experiments.recipe import Context, Result, register_recipe
+from effbook.runs.recipe import Context, Result, register_recipe
 
 
 @register_recipe

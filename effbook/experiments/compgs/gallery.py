@@ -12,9 +12,9 @@ from effbook.data.cache import cache_folder
 from effbook.evaluate.images import psnr
 from effbook.experiments.compgs.datasets import load_scene
 from effbook.experiments.compgs.scene import SceneRecipe
-from effbook.experiments.context import Context
 from effbook.gaussians.rasterise import render
 from effbook.gaussians.scenes import Scene
+from effbook.runs.context import Context
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -18,8 +18,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from effbook.experiments.profiles import register_profiles
-from effbook.experiments.recipe import Recipe
+from effbook.runs.profiles import register_profiles
+from effbook.runs.recipe import Recipe
 
 SKIP = object()  # no run under this profile
 

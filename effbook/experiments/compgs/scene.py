@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from filelock import FileLock
 
 from effbook.errors import EffbookError
-from effbook.experiments.recipe import Context, Cost, Recipe, Result, register_recipe
+from effbook.runs.recipe import Context, Cost, Recipe, Result, register_recipe
 
 if TYPE_CHECKING:
     import torch
@@ -237,7 +237,7 @@ class SceneRecipe(Recipe):
 
         Recipes that look at the same training in another way have the same.
         """
-        from effbook.experiments.fingerprint import fingerprint
+        from effbook.runs.code import fingerprint
 
         idle = {"storage", "scene"}
         if not self.quantised or upto is not None:

@@ -8,8 +8,8 @@ from effbook.data.cache import cache_folder
 from effbook.errors import EffbookError
 from effbook.experiments.compgs.datasets import load_scene, scene_count
 from effbook.experiments.compgs.scene import SceneRecipe
-from effbook.experiments.fingerprint import fingerprint
-from effbook.experiments.recipe import Context, Cost, register_recipe
+from effbook.runs.code import fingerprint
+from effbook.runs.recipe import Context, Cost, register_recipe
 
 if TYPE_CHECKING:
     from effbook.compgs import Compressed

@@ -10,8 +10,8 @@ from typing import ClassVar, Literal
 
 from effbook.errors import EffbookError
 from effbook.experiments.compgs.scene import SceneRecipe, storage_of
-from effbook.experiments.profiles import register_profiles
-from effbook.experiments.recipe import Context, Cost, Recipe, Result, register_recipe
+from effbook.runs.profiles import register_profiles
+from effbook.runs.recipe import Context, Cost, Recipe, Result, register_recipe
 
 FOUR = "dc sh scale rotation"
 PENALTY = 1e-7

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from effbook.errors import EffbookError
 from effbook.experiments.compgs.scene import SceneRecipe
-from effbook.experiments.recipe import Context, Cost, Result, register_recipe
+from effbook.runs.recipe import Context, Cost, Result, register_recipe
 
 
 @register_recipe

@@ -10,8 +10,8 @@ from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
 from effbook.errors import EffbookError
-from effbook.experiments.profiles import register_profiles
-from effbook.experiments.recipe import Context, Recipe, Result, register_recipe
+from effbook.runs.profiles import register_profiles
+from effbook.runs.recipe import Context, Recipe, Result, register_recipe
 
 POSITION, OPACITY, DC, SH, SCALE, ROTATION = 3, 1, 3, 45, 3, 4  # values a Gaussian
 FULL_BITS = 32

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from effbook.experiments.introduction.facts import LANGUAGE_MODELS, LanguageModel
-from effbook.experiments.profiles import register_profiles
-from effbook.experiments.recipe import Context, Cost, Recipe, Result, register_recipe
+from effbook.runs.profiles import register_profiles
+from effbook.runs.recipe import Context, Cost, Recipe, Result, register_recipe
 
 DAYS_A_MONTH = 365.25 / 12
 

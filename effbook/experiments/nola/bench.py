@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from effbook.errors import EffbookError
-from effbook.experiments.ledger import Ratio, compare, ratio, register_bench
+from effbook.runs.bench import Ratio, compare, ratio, register_bench
 
 LORA = r".*attn\.qkv\.(q|v)"  # the same layers on both sides
 K = 512  # 9 blocks x 2 x 2 x 512 coefficients: a third of LoRA's parameters at rank 4, as in `mini`

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from effbook.errors import EffbookError
-from effbook.experiments.profiles import register_profiles
-from effbook.experiments.recipe import Context, Cost, Recipe, Result, register_recipe
+from effbook.runs.profiles import register_profiles
+from effbook.runs.recipe import Context, Cost, Recipe, Result, register_recipe
 
 if TYPE_CHECKING:
     from torch import nn

@@ -13,7 +13,7 @@ from effbook.experiments.nola.mmlu import mmlu_accuracy
 from effbook.experiments.nola.text_batches import draw, encode, hold_out, mean_target_loss
 from effbook.experiments.nola.text_training import Trained, fit_texts, warmup_then_constant
 from effbook.experiments.nola.training import trainable
-from effbook.experiments.recipe import Context, Cost, Recipe, Result, register_recipe
+from effbook.runs.recipe import Context, Cost, Recipe, Result, register_recipe
 
 if TYPE_CHECKING:
     from torch import nn

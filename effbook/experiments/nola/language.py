@@ -18,7 +18,7 @@ from effbook.experiments.nola.adapters import (
 from effbook.experiments.nola.text_batches import draw, encode, hold_out, mean_target_loss, write_texts
 from effbook.experiments.nola.text_training import Trained, fit_texts
 from effbook.experiments.nola.training import trainable
-from effbook.experiments.recipe import Context, Cost, Recipe, Result, register_recipe
+from effbook.runs.recipe import Context, Cost, Recipe, Result, register_recipe
 
 if TYPE_CHECKING:
     from torch import nn
@@ -240,8 +240,8 @@ class LanguageRecipe(Recipe):
 
         Where that record was made by other code, or kept no adapters, the training is done again here.
         """
-        from effbook.experiments import records
-        from effbook.experiments.execute import execute
+        from effbook.runs import records
+        from effbook.runs.execute import execute
 
         base = replace(self, ptq_bits=None)
         if not base.keep_adapters:

@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from effbook.experiments.nola.profiles_language import INSTRUCTION, LANGUAGE, SKIP
-from effbook.experiments.profiles import register_profiles
-from effbook.experiments.recipe import Recipe
+from effbook.runs.profiles import register_profiles
+from effbook.runs.recipe import Recipe
 
 # ------------------------------------------------------------------------------------------------- vision
 

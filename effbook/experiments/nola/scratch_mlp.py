@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from effbook.errors import EffbookError
 from effbook.experiments.nola.training import fit, trainable
-from effbook.experiments.recipe import Context, Cost, Recipe, Result, register_recipe
+from effbook.runs.recipe import Context, Cost, Recipe, Result, register_recipe
 
 
 @register_recipe

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from effbook.experiments.nola.text_batches import Example, epoch_order, target_loss
 from effbook.experiments.nola.training import clock
-from effbook.experiments.recipe import Context
+from effbook.runs.recipe import Context
 
 if TYPE_CHECKING:
     from torch import Tensor, nn, optim

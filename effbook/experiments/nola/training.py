@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from effbook.experiments.recipe import Context
+from effbook.runs.recipe import Context
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn, optim

@@ -4,8 +4,8 @@ import pytest
 
 from effbook.errors import EffbookError
 from effbook.experiments.cmsf.flops import FlopsRecipe
-from effbook.experiments.profiles import NotInProfileError, scale, seeds
-from effbook.experiments.recipe import make
+from effbook.runs.profiles import NotInProfileError, scale, seeds
+from effbook.runs.recipe import make
 
 MSF = {"unlabeled_forward": 2, "unlabeled_backward": 1, "unlabeled_batch": 256}
 PAWS = {

@@ -7,8 +7,8 @@ import pytest
 
 from effbook.errors import EffbookError
 from effbook.experiments.cmsf.splits import SplitsRecipe
-from effbook.experiments.profiles import NotInProfileError, scale, seeds
-from effbook.experiments.recipe import make
+from effbook.runs.profiles import NotInProfileError, scale, seeds
+from effbook.runs.recipe import make
 
 
 def metrics(**fields):

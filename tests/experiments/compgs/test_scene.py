@@ -9,8 +9,8 @@ from effbook.errors import EffbookError
 from effbook.experiments.compgs import scene as module
 from effbook.experiments.compgs.datasets import load_scene
 from effbook.experiments.compgs.scene import SceneRecipe
-from effbook.experiments.context import Context
-from effbook.experiments.profiles import NotInProfileError, scale
+from effbook.runs.context import Context
+from effbook.runs.profiles import NotInProfileError, scale
 
 pytest.importorskip("mitsuba")
 

@@ -8,8 +8,8 @@ import pytest
 
 from effbook.errors import EffbookError
 from effbook.experiments.compgs.storage import StorageRecipe
-from effbook.experiments.profiles import NotInProfileError, scale, seeds
-from effbook.experiments.recipe import make
+from effbook.runs.profiles import NotInProfileError, scale, seeds
+from effbook.runs.recipe import make
 
 # Table B.5: Gaussians of CompGS 32K and its size in MB, then of 3DGS.
 SCENES = {

@@ -8,7 +8,7 @@ import pytest
 from effbook.errors import EffbookError
 from effbook.experiments.introduction import facts
 from effbook.experiments.introduction.growth import GrowthRecipe, chosen, quantity_of
-from effbook.experiments.recipe import make
+from effbook.runs.recipe import make
 
 
 def metrics(**fields):

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from effbook.experiments import ledger
 from effbook.experiments.nola import bench
+from effbook.runs import bench as ledger
 
 
 def test_every_figure_that_the_chapter_must_reach_has_a_line():

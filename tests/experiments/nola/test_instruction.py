@@ -9,8 +9,8 @@ from effbook.errors import EffbookError
 from effbook.experiments.nola.instruction import RATES, InstructionRecipe
 from effbook.experiments.nola.mmlu import letter_tokens, mmlu_accuracy, prompt_of
 from effbook.experiments.nola.profiles import scale
-from effbook.experiments.recipe import Context
 from effbook.nola import count_parameters
+from effbook.runs.recipe import Context
 
 pytestmark = pytest.mark.usefixtures("folders")
 

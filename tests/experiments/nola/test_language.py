@@ -5,13 +5,13 @@ import torch
 
 from effbook import backbones, data
 from effbook.errors import EffbookError
-from effbook.experiments.execute import execute
 from effbook.experiments.nola import language
 from effbook.experiments.nola.adapters import add_adapters, quantise_adapters
 from effbook.experiments.nola.language import LanguageRecipe
 from effbook.experiments.nola.profiles import scale
-from effbook.experiments.recipe import Context
 from effbook.nola import adapted, count_parameters
+from effbook.runs.execute import execute
+from effbook.runs.recipe import Context
 
 pytestmark = pytest.mark.usefixtures("folders")
 

@@ -3,14 +3,15 @@
 import pytest
 import torch
 
+from effbook import experiments
 from effbook.errors import EffbookError
 from effbook.experiments.nola.scratch_cnn import ScratchCNNRecipe, crop_and_flip, low_rank
 from effbook.experiments.nola.scratch_mlp import ScratchMLPRecipe
 from effbook.experiments.nola.training import trainable
-from effbook.experiments.profiles import scale
-from effbook.experiments.recipe import Context, load_systems
+from effbook.runs.profiles import scale
+from effbook.runs.recipe import Context
 
-load_systems()
+experiments.load()
 
 
 @pytest.mark.parametrize(

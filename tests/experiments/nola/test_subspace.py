@@ -5,8 +5,8 @@ import torch
 
 from effbook.errors import EffbookError
 from effbook.experiments.nola.subspace import SubspaceRecipe, sample
-from effbook.experiments.recipe import Context
 from effbook.nola.basis import Basis, generate, stream_of
+from effbook.runs.recipe import Context
 
 
 def coverage(tmp_path, **fields) -> float:

@@ -9,7 +9,7 @@ from effbook.errors import EffbookError
 from effbook.experiments.nola.adapters import add_adapters
 from effbook.experiments.nola.text_batches import encode, mean_target_loss
 from effbook.experiments.nola.text_training import fit_texts, warmup_then_constant, warmup_then_linear
-from effbook.experiments.recipe import Context
+from effbook.runs.recipe import Context
 
 ADAPTERS = {"target": "qv", "rank": 2, "k": 16, "scale_c": 1.0, "lora_alpha": 8.0, "seed": 1}
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from effbook.errors import EffbookError
 from effbook.experiments.nola.training import fit, learned, trainable
-from effbook.experiments.recipe import Context
+from effbook.runs.recipe import Context
 
 
 def problem(seed: int = 0):

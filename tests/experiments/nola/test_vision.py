@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from effbook import experiments
 from effbook.errors import EffbookError
 from effbook.experiments.nola.training import trainable
 from effbook.experiments.nola.vision import VisionRecipe, few_shot, prepared, subset
-from effbook.experiments.profiles import NotInProfileError, scale
-from effbook.experiments.recipe import Context, load_systems
+from effbook.runs.profiles import NotInProfileError, scale
+from effbook.runs.recipe import Context
 
-load_systems()
+experiments.load()
 METHODS = [("nearest", "mlp"), ("linear", "mlp"), ("full", "mlp"), ("lora", "qv"), ("nola", "qv"), ("nola", "mlp")]
 
 

@@ -6,14 +6,13 @@ import time
 import pytest
 
 from effbook.errors import EffbookError
-from effbook.experiments import ledger
-from effbook.experiments.ledger import bench, compare, ratio, recorded, register_bench
+from effbook.runs import bench as ledger
+from effbook.runs.bench import bench, compare, ratio, recorded, register_bench
 
 
 @pytest.fixture(autouse=True)
 def _own_benches(folders, monkeypatch):
     monkeypatch.setattr(ledger, "_benches", {})
-    monkeypatch.setattr(ledger, "load_systems", lambda: None)
 
 
 def test_both_sides_are_measured_in_turns_and_the_median_taken(monkeypatch):

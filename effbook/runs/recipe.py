@@ -4,8 +4,6 @@ import dataclasses
 import difflib
 import functools
 import hashlib
-import importlib
-import importlib.util
 import json
 import typing
 from collections.abc import Callable
@@ -16,23 +14,19 @@ from typing import ClassVar
 from pydantic import TypeAdapter, ValidationError
 
 from effbook.errors import EffbookError
-from effbook.experiments.context import Context
+from effbook.runs.context import Context
 
 __all__ = [
-    "SYSTEMS",
     "Context",
     "Cost",
     "Recipe",
     "Result",
     "key_of",
-    "load_systems",
     "make",
     "recipe_class",
     "recipe_names",
     "register_recipe",
 ]
-
-SYSTEMS = ("cmsf", "simreg", "compgs", "nola", "slowformer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,23 +170,13 @@ def register_recipe(cls: type[Recipe]) -> type[Recipe]:
     return cls
 
 
-def load_systems() -> None:
-    """Import the recipes of every system that is there, and of chapter 1, so that they register."""
-    for system in ("introduction", *SYSTEMS):
-        if importlib.util.find_spec(f"effbook.experiments.{system}") is not None:
-            importlib.import_module(f"effbook.experiments.{system}")
-
-
 def recipe_names() -> list[str]:
-    """Names of all recipes of all systems."""
-    load_systems()
+    """Names of all recipes that have registered."""
     return sorted(_registered)
 
 
 def recipe_class(name: str) -> type[Recipe]:
     """The class of a recipe's name; EffbookError with near names if there is none."""
-    if name not in _registered:
-        load_systems()
     if name not in _registered:
         raise EffbookError(f"there is no recipe named {name!r}", nearest(name, sorted(_registered)))
     return _registered[name]

@@ -10,9 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from effbook.errors import EffbookError
-from effbook.experiments import machine
-from effbook.experiments.machine import GIB
-from effbook.experiments.profiles import PROFILES
+from effbook.runs import machine
+from effbook.runs.machine import GIB
+from effbook.runs.profiles import PROFILES
 
 
 def show() -> None:

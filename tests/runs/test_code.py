@@ -4,7 +4,7 @@ import pytest
 
 import effbook
 from effbook.errors import EffbookError
-from effbook.experiments.fingerprint import closure, fingerprint
+from effbook.runs.code import closure, fingerprint
 
 _TREE = {
     "__init__.py": '__version__ = "1"\n',
@@ -26,7 +26,7 @@ _TREE = {
     "experiments/nola/profiles.py": "from effbook.unused import x\n",
     "experiments/nola/runs.py": (
         '"""Runs."""\nfrom typing import TYPE_CHECKING\nfrom effbook.errors import EffbookError\n'
-        "from effbook.experiments.recipe import Recipe\nfrom effbook.experiments.nola.profiles import x\n"
+        "from effbook.runs.recipe import Recipe\nfrom effbook.experiments.nola.profiles import x\n"
         "if TYPE_CHECKING:\n    from effbook.unused import x\n"
         "class Run(Recipe):\n    def run(self, n=None):\n"
         '        """Run."""\n        from effbook.nola import Layer\n        return Layer\n'
@@ -121,7 +121,7 @@ def test_a_module_without_source_is_told():
 
 
 def test_every_registered_recipe_has_a_fingerprint():
-    from effbook.experiments.recipe import recipe_class, recipe_names
+    from effbook.runs.recipe import recipe_class, recipe_names
 
     for name in recipe_names():
         assert len(fingerprint((recipe_class(name).__module__,))) == 16

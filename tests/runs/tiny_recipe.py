@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from effbook.experiments.recipe import Context, Cost, Recipe, Result, register_recipe
+from effbook.runs.recipe import Context, Cost, Recipe, Result, register_recipe
 
 
 @register_recipe
@@ -86,6 +86,6 @@ class Tiny(Recipe):
 
 def main() -> None:
     """What a process of its own runs: `tiny_recipe.main()` with STEPS [--fresh]."""
-    from effbook.experiments.execute import execute
+    from effbook.runs.execute import execute
 
     execute(Tiny(steps=int(sys.argv[1])), profile="smoke", fresh="--fresh" in sys.argv)

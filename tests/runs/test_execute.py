@@ -8,10 +8,10 @@ import pytest
 from tiny_recipe import Tiny
 
 from effbook.errors import EffbookError
-from effbook.experiments import execute as spine
-from effbook.experiments import records
-from effbook.experiments.execute import RunsFailedError, execute, execute_all, work_folder
-from effbook.experiments.plan import plan
+from effbook.runs import execute as spine
+from effbook.runs import records
+from effbook.runs.execute import RunsFailedError, execute, execute_all, work_folder
+from effbook.runs.plan import plan
 
 
 def _wait_for_step(process, recipe, step):

@@ -7,8 +7,8 @@ import pytest
 from tiny_recipe import Tiny
 
 from effbook.errors import EffbookError
-from effbook.experiments import records
-from effbook.experiments.execute import execute
+from effbook.runs import records
+from effbook.runs.execute import execute
 
 
 @pytest.fixture

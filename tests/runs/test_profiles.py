@@ -6,7 +6,7 @@ import pytest
 from tiny_recipe import Tiny
 
 from effbook.errors import EffbookError
-from effbook.experiments import profiles
+from effbook.runs import profiles
 
 
 @pytest.fixture

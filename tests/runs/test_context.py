@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from effbook.errors import EffbookError
-from effbook.experiments import context as context_module
-from effbook.experiments import progress
-from effbook.experiments.context import Context, write_atomically
-from effbook.experiments.progress import Display, duration
+from effbook.runs import context as context_module
+from effbook.runs import progress
+from effbook.runs.context import Context, write_atomically
+from effbook.runs.progress import Display, duration
 
 
 def test_a_checkpoint_gives_back_nested_states_bit_for_bit(tmp_path):
@@ -141,7 +141,7 @@ def test_times_are_told_for_people():
 
 def test_reading_its_own_checkpoint_counts_no_time_twice(tmp_path, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr("effbook.experiments.context.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("effbook.runs.context.time.perf_counter", lambda: now[0])
     context = Context(profile="smoke", folder=tmp_path)
     now[0] = 110.0
     context.checkpoint({"x": torch.ones(1)}, 1, {})

@@ -8,7 +8,7 @@ import pytest
 from tiny_recipe import Tiny
 
 from effbook.errors import EffbookError
-from effbook.experiments.recipe import Recipe, key_of, make, recipe_class, register_recipe
+from effbook.runs.recipe import Recipe, key_of, make, recipe_class, register_recipe
 
 
 def test_the_key_is_pinned_so_that_records_stay_found():

@@ -1,11 +1,12 @@
 """The door: every command is a few lines that call below. Nothing heavy is imported before a command needs it."""
 
-import importlib.util
 import sys
 from typing import Annotated
 
 import typer
 
+from effbook import experiments
+from effbook.cli.exhibits import register_commands
 from effbook.errors import EffbookError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
@@ -31,18 +32,18 @@ def _top(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")
 @app.command()
 def doctor() -> None:
     """What this machine can run, and what is missing."""
-    from effbook import cli_doctor
+    from effbook.cli import doctor
 
-    cli_doctor.show()
+    doctor.show()
 
 
 @app.command()
 def plan(what: What, profile: Profile = "mini", seeds: Seeds = None) -> None:
     """The runs to do, recorded or not, with an estimate of hours, GPU memory and disk."""
-    from effbook import cli_tables
-    from effbook.experiments.plan import plan as planned
+    from effbook.cli import tables
+    from effbook.runs.plan import plan as planned
 
-    cli_tables.show_plan(planned(_pairs(what, profile, seeds)), profile)
+    tables.show_plan(planned(_pairs(what, profile, seeds)), profile)
 
 
 @app.command()
@@ -56,8 +57,8 @@ def run(
 ) -> None:
     """Run what is not recorded yet, and show the tables. A run that was interrupted goes on where it was."""
     from effbook import exhibits
-    from effbook.experiments import machine, records
-    from effbook.experiments.execute import execute_all
+    from effbook.runs import machine, records
+    from effbook.runs.execute import execute_all
 
     pairs = _pairs(what, profile, seeds)
     lacks = {pair: machine.missing(pair[0].needs()) for pair in pairs if fresh or records.find(*pair) is None}
@@ -85,9 +86,9 @@ def run(
 @data_app.command("list")
 def data_list() -> None:
     """All manifests, and which are in the cache."""
-    from effbook import cli_tables
+    from effbook.cli import tables
 
-    cli_tables.show_data()
+    tables.show_data()
 
 
 @data_app.command("fetch")
@@ -129,7 +130,7 @@ def data_verify(
 def book_build(profile: Profile = "mini") -> None:
     """Run the notebooks and build the site; ends with its path."""
     from effbook import book
-    from effbook.experiments.profiles import check_profile
+    from effbook.runs.profiles import check_profile
 
     if (site := book.build(profile=check_profile(profile))) is not None:
         typer.echo(site)
@@ -149,11 +150,12 @@ def bench(
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 if a figure is missed.")] = False,
 ) -> None:
     """The ledger: speed, memory and bytes as ratios measured in one process, against the figures to reach."""
-    from effbook import cli_tables
-    from effbook.experiments import ledger
+    from effbook.cli import tables
+    from effbook.runs import bench as ledger
 
+    experiments.load()
     lines = ledger.bench(system, say=lambda line: typer.echo(line, err=True))
-    cli_tables.show_ledger(lines)
+    tables.show_ledger(lines)
     if check and (missed := [line.bench.name for line in lines if line.reached is False]):
         raise EffbookError(f"{len(missed)} figures are missed: {', '.join(missed)}", "see the table")
 
@@ -161,7 +163,7 @@ def bench(
 def _pairs(what: list[str], profile: str, seeds: int | None) -> list:
     """Every (recipe, profile) that the words stand for, once."""
     from effbook import exhibits
-    from effbook.experiments.profiles import check_profile, with_seeds
+    from effbook.runs.profiles import check_profile, with_seeds
 
     recipes = [recipe for word in what for recipe in exhibits.recipes_of(word, check_profile(profile))]
     if seeds is not None:
@@ -189,10 +191,7 @@ def _named(names: list[str] | None) -> list[str]:
     return sorted({name for recipe in exhibits.recipes_of("all", "mini") for name in recipe.datasets()})
 
 
-if importlib.util.find_spec("effbook.cli_exhibits") is not None:
-    from effbook.cli_exhibits import register_commands
-
-    register_commands(app)
+register_commands(app)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -3,10 +3,10 @@
 from rich.console import Console
 from rich.table import Table
 
-from effbook.experiments.ledger import Line
-from effbook.experiments.machine import GIB
-from effbook.experiments.plan import Plan
-from effbook.experiments.progress import duration
+from effbook.runs.bench import Line
+from effbook.runs.machine import GIB
+from effbook.runs.plan import Plan
+from effbook.runs.progress import duration
 
 
 def show_plan(plan: Plan, profile: str) -> None:

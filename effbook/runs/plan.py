@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from effbook.experiments import machine, records
-from effbook.experiments.execute import work_folder
-from effbook.experiments.recipe import Cost, Recipe
+from effbook.runs import machine, records
+from effbook.runs.execute import work_folder
+from effbook.runs.recipe import Cost, Recipe
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from effbook.errors import EffbookError
-from effbook.experiments import machine
-from effbook.experiments.context import write_atomically
-from effbook.experiments.fingerprint import fingerprint
-from effbook.experiments.profiles import check_profile
-from effbook.experiments.recipe import Recipe, Result, key_of, make
+from effbook.runs import machine
+from effbook.runs.code import fingerprint
+from effbook.runs.context import write_atomically
+from effbook.runs.profiles import check_profile
+from effbook.runs.recipe import Recipe, Result, key_of, make
 
 SCHEMA = 1
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 from effbook.errors import EffbookError
-from effbook.experiments.recipe import Recipe, load_systems, nearest, recipe_class
+from effbook.runs.recipe import Recipe, nearest, recipe_class
 
 PROFILES = ("smoke", "mini", "lab", "paper")
 
@@ -43,8 +43,6 @@ def scale(recipe: Recipe, profile: str) -> Recipe:
     A recipe without a scaler runs under `paper` only: small numbers must not pose as another scale's by accident.
     """
     check_profile(profile)
-    if recipe.name not in _scalers:
-        load_systems()
     scaler = _scalers.get(recipe.name)
     scaled = scaler(recipe, profile) if scaler else (recipe if profile == "paper" else None)
     if scaled is None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effbook.errors import EffbookError
-from effbook.experiments.progress import Display, Tracker
+from effbook.runs.progress import Display, Tracker
 
 if TYPE_CHECKING:
     from torch import Tensor

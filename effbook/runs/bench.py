@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from effbook.chapters import SYSTEMS
 from effbook.errors import EffbookError
-from effbook.experiments import machine, records
-from effbook.experiments.context import write_atomically
-from effbook.experiments.recipe import SYSTEMS, load_systems, nearest
+from effbook.runs import machine, records
+from effbook.runs.context import write_atomically
+from effbook.runs.recipe import nearest
 
 SCHEMA = 1
 
@@ -122,7 +123,6 @@ def ratio(a: float, b: float, unit: str) -> Ratio:
 
 def benches(system: str | None = None) -> list[Bench]:
     """The lines of one system's ledger, or of all; EffbookError for a system without one."""
-    load_systems()
     if system is not None and system not in SYSTEMS:
         raise EffbookError(f"there is no system {system!r}", nearest(system, list(SYSTEMS)))
     found = [bench for bench in _benches.values() if system in (None, bench.system)]

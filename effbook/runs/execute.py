@@ -18,13 +18,13 @@ import psutil
 from filelock import FileLock, Timeout
 
 from effbook.errors import EffbookError
-from effbook.experiments import machine, records
-from effbook.experiments.context import Context, write_atomically
-from effbook.experiments.fingerprint import fingerprint
-from effbook.experiments.profiles import check_profile
-from effbook.experiments.progress import Display, duration
-from effbook.experiments.recipe import Recipe, make
-from effbook.experiments.records import CostOf, Record
+from effbook.runs import machine, records
+from effbook.runs.code import fingerprint
+from effbook.runs.context import Context, write_atomically
+from effbook.runs.profiles import check_profile
+from effbook.runs.progress import Display, duration
+from effbook.runs.recipe import Recipe, make
+from effbook.runs.records import CostOf, Record
 
 
 class RunsFailedError(EffbookError):

@@ -30,7 +30,7 @@ def exhibits(
 ) -> None:
     """The register with each exhibit's state and verdicts, all of it or what fits."""
     from effbook import exhibits as rooms
-    from effbook.experiments.profiles import check_profile
+    from effbook.runs.profiles import check_profile
 
     words = {"chapter": chapter, "kind": kind, "state": state, "verdict": verdict}
     if as_json:
