@@ -65,6 +65,7 @@ class Recipe:
     seed: int = 0
     system: ClassVar[str]
     name: ClassVar[str]
+    varying: ClassVar[tuple[str, ...]] = ()  # metrics of time and memory, which no two runs share
 
     def __post_init__(self) -> None:
         for field_name, adapter in _adapters(type(self)).items():
@@ -103,6 +104,13 @@ class Recipe:
     def modules(self) -> tuple[str, ...]:
         """Modules whose import closure is the code that makes the numbers; by default where the recipe is defined."""
         return (type(self).__module__,)
+
+    def probe(self) -> dict[str, object]:
+        """Fields that cap the run to seconds, every phase of it still acting; {} for a run that takes no more.
+
+        `effbook recheck` runs the recipe with them by the code that made a record and by the code that is here.
+        """
+        return {}
 
     def run(self, context: Context) -> Result:
         """Do the work. Heavy modules are imported here, not at the top of the recipe's file."""
