@@ -1,102 +1,106 @@
 """A notebook's parameters, read from its first code cell and checked before anything starts.
 
 papermill only warns of a name that the notebook doesn't know, and takes a value of any type. Here a parameter is one
-annotated line with a comment that says which values are allowed:
+annotated line, and its comment explains it:
 
-    profile: str = "mini"  # smoke, mini, lab or paper
-    shots: int = 10  # 5 or 10: training images of each class
-    k: int = 1000  # 1 or more
-    rate: float = 0.1  # 0 to 1
+    profile: Profile = "mini"  # smoke, mini, lab or paper: the scale of the tables
+    shots: Literal[5, 10] = 10  # training images of each class
+    rank: Between[1, 16] = 4  # columns of A and rows of B
+
+An annotation is `str`, `int`, `float`, `bool`, `Literal[...]` or what `effbook.book.choices` names. It is read as it
+is written; nothing of the cell is executed.
 """
 
 import ast
 import difflib
+import io
 import linecache
-import math
-import re
+import tokenize
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
-import nbformat
-from papermill.translators import PythonTranslator
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
+from effbook.book import choices
 from effbook.errors import EffbookError
 
-TYPES = {"str": str, "int": int, "float": float, "bool": bool}
-_WORD = r"[\w.+-]+"
-_NUMBER = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
-_END = r"(?:[:;.]\s|[:;.]?$)"
-_AT_LEAST = re.compile(rf"({_NUMBER}) or more{_END}")
-_BETWEEN = re.compile(rf"({_NUMBER}) to ({_NUMBER}){_END}")
-_CHOICES = re.compile(rf"({_WORD}(?:, {_WORD})*,? or {_WORD}){_END}")
+NAMED = {
+    **{"str": str, "int": int, "float": FiniteFloat, "bool": bool},
+    **{name: getattr(choices, name) for name in ("Profile", "Runs", "Texts", "Images")},
+}
+WITH_VALUES = {"Literal": Literal, "Between": choices.Between, "AtLeast": choices.AtLeast}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """One parameter of a notebook: name, type, default and the values that its comment allows."""
+    """One parameter of a notebook: name, annotation as written and as a type, default, and what its comment says."""
 
     name: str
-    type: type
+    annotation: str
+    kind: object
     default: object
-    choices: tuple[str, ...] = ()
-    low: float = -math.inf
-    high: float = math.inf
     help: str = ""
 
     def problem(self, value: object) -> str | None:
         """Say what is wrong with `value`, or None if nothing is."""
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        fits = is_number if self.type is float else type(value) is self.type
-        if not fits:
-            return f"must be {_name(self.type)}, not {value!r}"
-        if is_number and not math.isfinite(value):
-            return f"must be a finite number, not {value!r}"
-        if self.choices and not any(self._equals(choice, value) for choice in self.choices):
-            return f"must be {' or '.join([', '.join(self.choices[:-1]), self.choices[-1]])}, not {value!r}"
-        if is_number and not self.low <= value <= self.high:
-            bounds = f"{self.low:g} or more" if math.isinf(self.high) else f"from {self.low:g} to {self.high:g}"
-            return f"must be {bounds}, not {value!r}"
+        try:
+            TypeAdapter(self.kind).validate_python(value, strict=True)
+        except ValidationError as error:
+            return f"{error.errors()[0]['msg'].replace('Input should', 'must')}, not {value!r}"
         return None
-
-    def _equals(self, choice: str, value: object) -> bool:
-        if self.type in (int, float):
-            return float(choice) == value
-        return choice == str(value)
-
-
-def _name(kind: type) -> str:
-    return {"str": "a string", "int": "a whole number", "float": "a number", "bool": "True or False"}[kind.__name__]
 
 
 def parse_parameters(source: str, where: str = "the notebook") -> dict[str, Parameter]:
     """Read the parameters from the source of a notebook's parameters cell.
 
-    Raises EffbookError where a line isn't `name: type = value  # comment` with type str, int, float or bool.
+    Raises EffbookError where a line, imports aside, isn't `name: type = value  # comment` with a type that is known.
     """
     found = {}
-    for line in PythonTranslator.inspect(nbformat.v4.new_code_cell(source)):
-        kind = TYPES.get(line.inferred_type_name)
-        if kind is None:
+    comments = _comments(source)
+    for line in ast.parse(source).body:
+        if isinstance(line, ast.Import | ast.ImportFrom):
+            continue
+        if not _declares(line):
             raise EffbookError(
-                f"Parameter {line.name!r} of {where} has the type {line.inferred_type_name}",
-                "annotate it as str, int, float or bool",
+                f"Line {line.lineno} of the parameters cell of {where} declares no parameter",
+                "annotate it as in 'rank: int = 4  # columns of A'",
             )
-        allowed = _allowed(line.help) if kind is not bool else {}
-        found[line.name] = Parameter(
-            name=line.name, type=kind, default=ast.literal_eval(line.default), help=line.help, **allowed
-        )
+        name, annotation = line.target.id, ast.unparse(line.annotation)
+        if (kind := _type(line.annotation)) is None:
+            raise EffbookError(
+                f"Parameter {name!r} of {where} has the type {annotation}",
+                f"annotate it as one of {', '.join(NAMED)}, or as {', '.join(f'{n}[...]' for n in WITH_VALUES)}",
+            )
+        try:
+            default = ast.literal_eval(line.value)
+        except ValueError as error:
+            raise EffbookError(f"Parameter {name!r} of {where} is computed", "give it a plain value") from error
+        help_ = comments.get(line.end_lineno, "")
+        found[name] = Parameter(name=name, annotation=annotation, kind=kind, default=default, help=help_)
     return found
 
 
-def _allowed(comment: str) -> dict:
-    """Read the allowed values from a comment: 'a, b or c', '1 or more', '0 to 1'; anything else allows all."""
-    if match := _AT_LEAST.match(comment):
-        return {"low": float(match[1])}
-    if match := _BETWEEN.match(comment):
-        return {"low": float(match[1]), "high": float(match[2])}
-    if match := _CHOICES.match(comment):
-        return {"choices": tuple(re.split(r",? or |, ", match[1]))}
-    return {}
+def _comments(source: str) -> dict[int, str]:
+    """The comments of a cell by their lines."""
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    return {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
+
+
+def _declares(line: ast.stmt) -> bool:
+    return isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value is not None
+
+
+def _type(annotation: ast.expr) -> object | None:
+    """The type that an annotation names, None for one that is not known."""
+    if isinstance(annotation, ast.Name):
+        return NAMED.get(annotation.id)
+    if not isinstance(annotation, ast.Subscript) or not isinstance(annotation.value, ast.Name):
+        return None
+    try:
+        return WITH_VALUES[annotation.value.id][ast.literal_eval(annotation.slice)]
+    except (KeyError, ValueError, TypeError):  # another name; no plain values; not as many as it takes
+        return None
 
 
 def check_values(declared: Mapping[str, Parameter], values: Mapping[str, object], where: str = "the notebook") -> None:
@@ -117,7 +121,7 @@ def check_parameters(namespace: Mapping[str, object]) -> None:
     behind it. So a notebook that is run by papermill alone is checked as well.
     """
     cells = [source for source in namespace.get("In", []) if source.strip()] or _compiled_cells()
-    declared_at = [place for place, source in enumerate(cells) if _only_annotated(source)]
+    declared_at = [place for place, source in enumerate(cells) if _only_declares(source)]
     if not declared_at:
         raise EffbookError("This notebook's parameters cell was not run", "run the notebook from its first cell")
     declared = parse_parameters(cells[declared_at[-1]])
@@ -134,12 +138,14 @@ def _compiled_cells() -> list[str]:
     return ["".join(entry[2]) for entry in cells if len(entry) == 4 and entry[1] is None]  # no time: not a file
 
 
-def _only_annotated(source: str) -> bool:
+def _only_declares(source: str) -> bool:
+    """Whether a cell declares parameters and does nothing else but import."""
     try:
         body = ast.parse(source).body
     except SyntaxError:  # a cell with a magic
         return False
-    return bool(body) and all(isinstance(line, ast.AnnAssign) and line.value is not None for line in body)
+    lines = [line for line in body if not isinstance(line, ast.Import | ast.ImportFrom)]
+    return bool(lines) and all(map(_declares, lines))
 
 
 def _assigned(source: str) -> list[str]:

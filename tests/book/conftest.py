@@ -4,7 +4,7 @@ import nbformat
 import pytest
 
 CELLS = [
-    'word: str = "one"  # one or two',
+    'from typing import Literal\n\nword: Literal["one", "two"] = "one"  # what is printed twice',
     "from effbook.book import check_parameters\n\ncheck_parameters(globals())",
     "print(word * 2)",
 ]

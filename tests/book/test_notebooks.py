@@ -32,7 +32,7 @@ def test_a_notebook_runs_with_its_parameters_in_this_very_interpreter(tmp_path, 
 
 @pytest.mark.parametrize(
     ("parameters", "says"),
-    [({"word": "three"}, "must be one or two"), ({"world": "one"}, "did you mean 'word'"), ({"word": 1}, "a string")],
+    [({"word": "three"}, "must be 'one' or 'two'"), ({"world": "one"}, "did you mean 'word'"), ({"word": 1}, "not 1")],
 )
 def test_a_wrong_parameter_is_refused_before_anything_starts(tmp_path, write_notebook, parameters, says, monkeypatch):
     monkeypatch.setattr(papermill, "execute_notebook", lambda *_, **__: pytest.fail("papermill was started"))
@@ -78,12 +78,19 @@ def test_what_is_no_notebook_of_ours_gets_one_sentence(tmp_path, write_notebook,
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_every_parameter_of_the_book_is_annotated_explained_and_checked(name):
     parameters = notebook_parameters(ROOT / name)
-    assert parameters["profile"].choices == ("smoke", "mini", "lab", "paper")
+    assert parameters["profile"].annotation == "Profile"
     for parameter in parameters.values():
         assert parameter.help, parameter.name
         assert parameter.problem(parameter.default) is None
     code = [cell for cell in nbformat.read(ROOT / name, as_version=4).cells if cell.cell_type == "code"]
     assert "check_parameters(globals())" in code[1].source
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_papermill_lists_every_parameter_with_its_type_and_explanation(name):  # and warns of those that it does not
+    listed = papermill.inspect_notebook(ROOT / name)
+    told = {one["name"]: (one["inferred_type_name"], one["help"]) for one in listed.values()}
+    assert told == {p.name: (p.annotation, p.help) for p in notebook_parameters(ROOT / name).values()}
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)

@@ -1,33 +1,45 @@
 """Names, types and values of a notebook's parameters."""
 
+from typing import get_args
+
 import pytest
 
+from effbook.book import choices
 from effbook.book.parameters import check_parameters, check_values, parse_parameters
 from effbook.errors import EffbookError
+from effbook.runs.profiles import PROFILES
 
-CELL = """profile: str = "mini"  # smoke, mini, lab or paper
-shots: int = 10  # 5 or 10: training images of each class
-k: int = 1000  # 1 or more
-rate: float = 0.1  # 0 to 1
+CELL = """from typing import Literal
+
+from effbook.book.choices import AtLeast, Between, Profile
+
+profile: Profile = "mini"  # smoke, mini, lab or paper: the scale
+shots: Literal[5, 10] = 10  # training images of each class
+k: AtLeast[1] = 1000  # codes
+rank: Between[1, 16] = 4  # columns of A
+rate: float = 0.1  # of learning
 note: str = ""  # any text
-fresh: bool = False  # True or False: compute again
+fresh: bool = False  # compute again
 """
 
 
-def test_each_line_gives_a_parameter_with_its_type_default_and_choices():
+def test_each_line_gives_a_parameter_with_its_type_default_and_explanation():
     found = parse_parameters(CELL)
-    assert [(p.name, p.type, p.default) for p in found.values()] == [
-        ("profile", str, "mini"),
-        ("shots", int, 10),
-        ("k", int, 1000),
-        ("rate", float, 0.1),
-        ("note", str, ""),
-        ("fresh", bool, False),
+    assert [(p.name, p.annotation, p.default, p.help) for p in found.values()] == [
+        ("profile", "Profile", "mini", "smoke, mini, lab or paper: the scale"),
+        ("shots", "Literal[5, 10]", 10, "training images of each class"),
+        ("k", "AtLeast[1]", 1000, "codes"),
+        ("rank", "Between[1, 16]", 4, "columns of A"),
+        ("rate", "float", 0.1, "of learning"),
+        ("note", "str", "", "any text"),
+        ("fresh", "bool", False, "compute again"),
     ]
-    assert found["profile"].choices == ("smoke", "mini", "lab", "paper")
-    assert found["shots"].choices == ("5", "10")
-    assert (found["k"].low, found["rate"].high) == (1, 1)
-    assert found["note"].choices == ()
+
+
+def test_words_to_choose_from_may_stand_in_the_annotation_and_the_comment_allows_nothing():
+    found = parse_parameters("word: Literal['one', 'two'] = 'one'  # one, two or three")
+    assert found["word"].problem("two") is None
+    assert found["word"].problem("three") == "must be 'one' or 'two', not 'three'"
 
 
 @pytest.mark.parametrize(
@@ -36,6 +48,7 @@ def test_each_line_gives_a_parameter_with_its_type_default_and_choices():
         {"profile": "paper"},
         {"shots": 5},
         {"k": 1},
+        {"rank": 16},
         {"rate": 1},
         {"rate": 0.0},
         {"note": "a, b or c"},
@@ -51,17 +64,19 @@ def test_allowed_values_pass(good):
     ("bad", "says"),
     [
         ({"profil": "mini"}, "no parameter 'profil'; did you mean 'profile'"),
-        ({"zebra": 1}, "its parameters are profile, shots, k, rate, note, fresh"),
-        ({"profile": "huge"}, "must be smoke, mini, lab or paper, not 'huge'"),
-        ({"profile": 3}, "must be a string, not 3"),
+        ({"zebra": 1}, "its parameters are profile, shots, k, rank, rate, note, fresh"),
+        ({"profile": "huge"}, "must be 'smoke', 'mini', 'lab' or 'paper', not 'huge'; it means: smoke, mini"),
+        ({"profile": 3}, "must be 'smoke', 'mini', 'lab' or 'paper', not 3"),
+        ({"note": 3}, "must be a valid string, not 3"),
         ({"shots": 7}, "must be 5 or 10, not 7"),
-        ({"shots": "10"}, "must be a whole number, not '10'"),
-        ({"shots": True}, "must be a whole number, not True"),
-        ({"k": 0}, "must be 1 or more, not 0"),
-        ({"k": 2.5}, "must be a whole number, not 2.5"),
-        ({"rate": 1.5}, "must be from 0 to 1, not 1.5"),
-        ({"rate": float("nan")}, "finite"),
-        ({"fresh": 1}, "must be True or False, not 1"),
+        ({"shots": "10"}, "must be 5 or 10, not '10'"),
+        ({"shots": True}, "must be 5 or 10, not True"),
+        ({"k": 0}, "must be greater than or equal to 1, not 0"),
+        ({"k": True}, "must be a valid integer, not True"),
+        ({"k": 2.5}, "must be a valid integer, not 2.5"),
+        ({"rank": 17}, "must be less than or equal to 16, not 17"),
+        ({"rate": float("nan")}, "must be a finite number"),
+        ({"fresh": 1}, "must be a valid boolean, not 1"),
     ],
 )
 def test_a_wrong_name_type_or_value_gets_one_sentence(bad, says):
@@ -71,9 +86,23 @@ def test_a_wrong_name_type_or_value_gets_one_sentence(bad, says):
     assert "\n" not in str(raised.value)
 
 
-def test_an_annotation_of_another_type_is_refused():
-    with pytest.raises(EffbookError, match="annotate it as str, int, float or bool"):
-        parse_parameters("rows: list = [1]  # rows")
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("rows: list = [1]  # rows", "has the type list; annotate it as one of str, int"),
+        ("rows: Between[1] = 1  # rows", r"has the type Between\[1\]"),
+        ("rows: open('x') = 1  # rows", "has the type open"),
+        ("rows = 1  # rows", "Line 1 of the parameters cell of the notebook declares no parameter; annotate it"),
+        ("rows: int = 2 * 3  # rows", "'rows' of the notebook is computed; give it a plain value"),
+    ],
+)
+def test_a_line_that_declares_nothing_that_can_be_checked_is_refused(line, says):
+    with pytest.raises(EffbookError, match=says):
+        parse_parameters(line)
+
+
+def test_the_profiles_are_those_of_the_engine():
+    assert get_args(choices.Profile) == PROFILES
 
 
 def namespace_after(*cells):
@@ -94,7 +123,7 @@ def test_a_running_notebook_takes_what_papermill_injects():
 
 @pytest.mark.parametrize(
     ("injected", "says"),
-    [("shotz = 5", "did you mean 'shots'"), ("shots = 6", "must be 5 or 10"), ("profile = None", "must be a string")],
+    [("shotz = 5", "did you mean 'shots'"), ("shots = 6", "must be 5 or 10"), ("profile = None", "must be 'smoke'")],
 )
 def test_a_running_notebook_refuses_what_papermill_injects_wrongly(injected, says):
     with pytest.raises(EffbookError, match=says):

@@ -30,7 +30,11 @@ def tiny(tmp_path, monkeypatch, write_notebook):
     (root / "book" / "references.bib").write_text("")
     (root / "book" / "records" / "mini" / "nola").mkdir(parents=True)
     (root / "book" / "records" / "mini" / "nola" / "r.json").write_text("{}")
-    cells = ['profile: str = "mini"  # smoke, mini, lab or paper', "print(profile, 'here')", SHOWN]
+    cells = [
+        'from effbook.book.choices import Profile\n\nprofile: Profile = "mini"  # the scale',
+        "print(profile, 'here')",
+        SHOWN,
+    ]
     write_notebook(root / "notebooks" / "a.ipynb", cells, title="A notebook")
     (tmp_path / "mathjax.js").write_text("// stands for MathJax")
     monkeypatch.setattr(site, "mathjax", lambda: tmp_path / "mathjax.js")
@@ -90,7 +94,7 @@ def test_an_injected_cell_is_shown_only_where_it_changes_something():
     def with_injected(source):
         notebook = nbformat.v4.new_notebook()
         declared = nbformat.v4.new_code_cell(
-            'profile: str = "mini"  # smoke or mini', metadata={"tags": ["parameters"]}
+            'profile: Profile = "mini"  # the scale', metadata={"tags": ["parameters"]}
         )
         injected = nbformat.v4.new_code_cell(source, metadata={"tags": ["injected-parameters"]})
         notebook.cells = [declared, injected]
