@@ -1,22 +1,27 @@
-"""What this machine can run, and what it lacks."""
+"""The command doctor."""
 
 import importlib.metadata
 import importlib.util
 import shutil
 
-import psutil
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+import typer
 
 from effbook.errors import EffbookError
-from effbook.runs import machine
-from effbook.runs.machine import GIB
-from effbook.runs.profiles import PROFILES
 
 
-def show() -> None:
-    """Print the machine, the optional programs and packages, the data, and each profile with what it lacks here."""
+def register_commands(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command()(doctor)
+
+
+def doctor() -> None:
+    """What this machine can run, and what is missing."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from effbook.runs.profiles import PROFILES
+
     console = Console()
     for title, rows in (
         ("Machine", _machine()),
@@ -31,10 +36,14 @@ def show() -> None:
 
 
 def _machine() -> list[tuple[str, str]]:
+    import psutil
+
+    from effbook.runs import machine
+
     gpu = machine.gpu_bytes()
     return [
-        ("processor", f"{machine.device()}, {psutil.virtual_memory().total / GIB:.0f} GiB of memory"),
-        ("GPU", f"{gpu / GIB:.0f} GiB" if gpu else "none: lab and most of paper wait for a CUDA GPU"),
+        ("processor", f"{machine.device()}, {psutil.virtual_memory().total / machine.GIB:.0f} GiB of memory"),
+        ("GPU", f"{gpu / machine.GIB:.0f} GiB" if gpu else "none: lab and most of paper wait for a CUDA GPU"),
         ("torch", _version("torch") or "missing: pip install -r requirements.txt"),
     ]
 
@@ -59,12 +68,13 @@ def _text_metrics() -> list[tuple[str, str]]:
 def _data() -> list[tuple[str, str]]:
     from effbook import data
     from effbook.data.cache import cache_folder
+    from effbook.runs import machine
 
     folder = cache_folder()
     exists = next(parent for parent in (folder, *folder.parents) if parent.exists())
     cached = [name for name in data.manifests() if data.is_cached(name)]
     return [
-        ("cache", f"{folder} ({shutil.disk_usage(exists).free / GIB:.0f} GiB free)"),
+        ("cache", f"{folder} ({shutil.disk_usage(exists).free / machine.GIB:.0f} GiB free)"),
         ("cached", ", ".join(cached) or "nothing yet: effbook data fetch"),
     ]
 
@@ -72,6 +82,7 @@ def _data() -> list[tuple[str, str]]:
 def _profile(profile: str) -> tuple[str, str]:
     """How many runs of the register can run here, and what the others lack."""
     from effbook.exhibits import recipes_of
+    from effbook.runs import machine
 
     try:
         recipes = recipes_of("all", profile)

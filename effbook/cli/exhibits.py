@@ -5,11 +5,8 @@ from typing import Annotated
 
 import typer
 
+from effbook.cli.options import Chapter, Csv, ExhibitId, Profile
 from effbook.errors import EffbookError
-
-Profile = Annotated[str, typer.Option(help="smoke, mini, lab or paper.")]
-Chapter = Annotated[str | None, typer.Option(help="introduction, cmsf, simreg, compgs, nola or slowformer.")]
-Csv = Annotated[bool, typer.Option("--csv", help="Comma-separated values, for programs.")]
 
 
 def register_commands(app: typer.Typer) -> None:
@@ -47,16 +44,14 @@ def errata(chapter: Chapter = None) -> None:
     rooms.show_errata(chapter)
 
 
-def show(
-    exhibit_id: Annotated[str, typer.Argument(metavar="ID", help="An exhibit.")], profile: Profile = "mini"
-) -> None:
+def show(exhibit_id: ExhibitId, profile: Profile = "mini") -> None:
     """Reported beside measured, with claims and errata."""
     from effbook import exhibits as rooms
 
     rooms.show_terminal(exhibit_id, profile)
 
 
-def reported(exhibit_id: Annotated[str, typer.Argument(metavar="ID", help="An exhibit.")], csv: Csv = False) -> None:
+def reported(exhibit_id: ExhibitId, csv: Csv = False) -> None:
     """What the dissertation prints: exhibit,row,column,value,unit."""
     from effbook import exhibits as rooms
 
@@ -65,11 +60,7 @@ def reported(exhibit_id: Annotated[str, typer.Argument(metavar="ID", help="An ex
     typer.echo(rooms.reported_csv(exhibit_id), nl=False)
 
 
-def measured(
-    exhibit_id: Annotated[str, typer.Argument(metavar="ID", help="An exhibit.")],
-    csv: Csv = False,
-    profile: Profile = "mini",
-) -> None:
+def measured(exhibit_id: ExhibitId, csv: Csv = False, profile: Profile = "mini") -> None:
     """What our records say: exhibit,row,column,value,unit,seeds,spread,record."""
     from effbook import exhibits as rooms
 

@@ -1,0 +1,110 @@
+"""The commands that plan, run and measure: plan, run, bench."""
+
+from typing import Annotated
+
+import typer
+
+from effbook.cli.options import Profile, Quiet, Seeds, What
+from effbook.errors import EffbookError
+
+
+def register_commands(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    for command in (plan, run, bench):
+        app.command()(command)
+
+
+def plan(what: What, profile: Profile = "mini", seeds: Seeds = None) -> None:
+    """The runs to do, recorded or not, with an estimate of hours, GPU memory and disk."""
+    from effbook.cli import tables
+    from effbook.runs.plan import plan as planned
+
+    tables.show_plan(planned(_pairs(what, profile, seeds)), profile)
+
+
+def run(
+    what: What,
+    profile: Profile = "mini",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Recompute; replaces records upon success.")] = False,
+    seeds: Seeds = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, each in a process of its own.")] = 1,
+    quiet: Quiet = False,
+) -> None:
+    """Run what is not recorded yet, and show the tables. A run that was interrupted goes on where it was."""
+    from effbook import exhibits
+    from effbook.runs import records
+    from effbook.runs.execute import execute_all
+
+    pairs = _pairs(what, profile, seeds)
+    lacks = _lacks([pair for pair in pairs if fresh or records.find(*pair) is None])
+    able = [pair for pair in pairs if pair not in lacks]
+    try:
+        done = execute_all(able, jobs=jobs, fresh=fresh, quiet=quiet)
+    except KeyboardInterrupt:
+        typer.echo("effbook: interrupted; the same command again goes on from the last checkpoint.", err=True)
+        raise typer.Exit(130) from None
+    for name in _touched(what, {recipe for recipe, _ in able}, profile):
+        exhibits.show_terminal(name, profile)
+    if lacks:
+        what_lacks = " and ".join(sorted({one for lack in lacks.values() for one in lack}))
+        raise EffbookError(
+            f"{len(lacks)} of {len(pairs)} runs were left out, as they need {what_lacks}",
+            "run them on a machine that has it, or choose another profile",
+        )
+    if stale := sum(records.is_stale(record) for record in done):
+        raise EffbookError(f"{stale} of the records were made by other code", "recompute them with --fresh")
+
+
+def bench(
+    system: Annotated[str | None, typer.Argument(help="A system; all without one.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 if a figure is missed.")] = False,
+) -> None:
+    """The ledger: speed, memory and bytes as ratios measured in one process, against the figures to reach."""
+    from effbook import experiments
+    from effbook.cli import tables
+    from effbook.runs import bench as ledger
+
+    experiments.load()
+    lines = ledger.bench(system, say=lambda line: typer.echo(line, err=True))
+    tables.show_ledger(lines)
+    if check and (missed := [line.bench.name for line in lines if line.reached is False]):
+        raise EffbookError(f"{len(missed)} figures are missed: {', '.join(missed)}", "see the table")
+
+
+def _pairs(what: list[str], profile: str, seeds: int | None) -> list:
+    """Every (recipe, profile) that the words stand for, once."""
+    from effbook import exhibits
+    from effbook.runs.profiles import check_profile, with_seeds
+
+    recipes = [recipe for word in what for recipe in exhibits.recipes_of(word, check_profile(profile))]
+    if seeds is not None:
+        recipes = [seeded for recipe in recipes for seeded in with_seeds(recipe, tuple(range(seeds)))]
+    if not recipes:
+        raise EffbookError(f"{' '.join(what)} has no {profile} run", "see 'effbook exhibits'")
+    return [(recipe, profile) for recipe in dict.fromkeys(recipes)]
+
+
+def _lacks(pairs: list) -> dict:
+    """What the machine lacks for each of the runs that it cannot do."""
+    from effbook.runs import machine
+
+    return {pair: lack for pair in pairs if (lack := machine.missing(pair[0].needs()))}
+
+
+def _touched(what: list[str], ran: set, profile: str) -> list[str]:
+    """The exhibits that were asked for by name; where a word stands for more, those that the runs are part of."""
+    from effbook import exhibits
+
+    known = list(exhibits.register())
+    if set(what) <= set(known):
+        return [name for name in known if name in what]
+    return [name for name in known if name in what or ran & _runs_of(name, profile)]
+
+
+def _runs_of(name: str, profile: str) -> set:
+    from effbook import exhibits
+
+    try:
+        return set(exhibits.recipes_of(name, profile))
+    except EffbookError:  # an exhibit without a run under the profile
+        return set()

@@ -1,0 +1,80 @@
+"""Planning, running and measuring: what is asked is done, shown, and its failure told by the exit status."""
+
+from effbook import experiments
+from effbook.runs import bench as ledger
+from effbook.runs import records
+
+
+def test_run_records_and_shows_the_table(door, effbook):
+    status, out, err = effbook("run", "tab-0.1", "--profile", "mini")
+    assert (status, out) == (0, "table tab-0.1 mini\n")
+    assert "[2/2] door" in err
+    assert [record.metrics["seed"] for record in records.all_records("mini")] in ([0, 1], [1, 0])
+    assert "2 of 2 runs are recorded" in effbook("run", "tab-0.1")[2]
+    assert "[2/2] door" in effbook("run", "tab-0.1", "--fresh", "--quiet")[2]
+
+
+def test_run_of_a_system_shows_the_tables_that_its_runs_are_in(door, effbook):
+    assert effbook("run", "nola", "--profile", "smoke")[1] == "table tab-0.1 smoke\n"
+
+
+def test_records_of_other_code_are_shown_and_end_in_one_sentence(door, effbook, monkeypatch):
+    effbook("run", "tab-0.1")
+    monkeypatch.setattr(records, "is_stale", lambda record: True)
+    status, out, err = effbook("run", "tab-0.1")
+    assert status == 1
+    assert out == "table tab-0.1 mini\n"
+    assert "2 of the records were made by other code; recompute them with --fresh" in err
+
+
+def test_runs_that_the_machine_cannot_do_are_left_out_before_anything_starts(door, effbook, monkeypatch):
+    monkeypatch.setattr(door, "needs", lambda self: ("program:no-such-program",) if self.seed else ())
+    status, _, err = effbook("run", "tab-0.1")
+    assert status == 1
+    assert "1 of 2 runs were left out, as they need" in err
+    assert "no-such-program" in err
+    assert [record.metrics["seed"] for record in records.all_records("mini")] == [0]
+
+
+def test_seeds_says_how_many(door, effbook):
+    assert effbook("run", "tab-0.1", "--seeds", "3")[0] == 0
+    assert sorted(record.metrics["seed"] for record in records.all_records("mini")) == [0, 1, 2]
+
+
+def test_plan_runs_nothing_and_sums(door, effbook):
+    status, out, _ = effbook("plan", "tab-0.1")
+    assert status == 0
+    assert "2 runs, 0 recorded (0 stale), 2 to do" in out
+    assert records.all_records("mini") == []
+
+
+def test_a_run_that_fails_is_one_sentence_with_its_traceback_only_under_debug(door, effbook, monkeypatch):
+    monkeypatch.setattr(door, "act", ZeroDivisionError("divided"))
+    status, out, err = effbook("run", "tab-0.1")
+    assert (status, out) == (1, "")
+    assert "2 of 2 runs failed" in err
+    assert "Traceback" not in err
+    status, _, err = effbook("run", "tab-0.1", "--debug")
+    assert status == 1
+    assert "Traceback" in err
+    assert "ZeroDivisionError: divided" in err
+
+
+def test_an_interrupt_says_that_the_run_goes_on(door, effbook, monkeypatch):
+    monkeypatch.setattr(door, "act", KeyboardInterrupt())
+    status, _, err = effbook("run", "tab-0.1")
+    assert status == 130
+    assert "the same command again goes on from the last checkpoint" in err
+
+
+def test_bench_prints_ratios_and_check_fails_on_a_missed_figure(door, effbook, monkeypatch):
+    monkeypatch.setattr(ledger, "_benches", {})
+    monkeypatch.setattr(experiments, "load", lambda: None)
+    ledger.register_bench("nola", "bytes", lambda: ledger.ratio(3, 1, "bytes"), "<= 2")
+    status, out, _ = effbook("bench", "nola")
+    assert status == 0
+    assert "3.000" in out
+    assert "missed" in out
+    status, _, err = effbook("bench", "nola", "--check")
+    assert status == 1
+    assert "1 figures are missed: bytes" in err
