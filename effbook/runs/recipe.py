@@ -9,9 +9,9 @@ import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from effbook.errors import EffbookError
 from effbook.runs.context import Context
@@ -59,10 +59,11 @@ class Recipe:
     """A run, before it has run. Subclass it with more fields: JSON scalars, or tuples of them, each annotated.
 
     Types are checked strictly when the recipe is made (a whole number serves as a float), then `validate` is called;
-    both raise EffbookError. `Literal[...]` annotations limit a field to the values listed.
+    both raise EffbookError. `Literal[...]` limits a field to the values listed, `Annotated[int, Field(ge=2)]` to a
+    range; pydantic has names for the usual ones (PositiveInt, NonNegativeFloat).
     """
 
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     system: ClassVar[str]
     name: ClassVar[str]
     varying: ClassVar[tuple[str, ...]] = ()  # metrics of time and memory, which no two runs share
@@ -75,15 +76,10 @@ class Recipe:
                 value = adapter.validate_python(value, strict=True)
                 json.dumps(value, allow_nan=False)
             except ValidationError as error:
-                why = error.errors()[0]["msg"]
-                raise EffbookError(
-                    f"{self.name}: {field_name} = {value!r} is not valid ({why})", "correct it"
-                ) from None
+                raise _refused(self.name, field_name, value, error) from None
             except ValueError:
                 raise EffbookError(f"{self.name}: {field_name} = {value!r} is not finite", "correct it") from None
             object.__setattr__(self, field_name, value)  # so that 1 and 1.0 of a float field are one recipe
-        if self.seed < 0:
-            raise EffbookError(f"{self.name}: seed = {self.seed} is negative", "use 0 or more")
         self.validate()
 
     def datasets(self) -> tuple[str, ...]:
@@ -158,8 +154,18 @@ def _once(digest: Callable[[str], str], name: str, _path: Path, _mtime_ns: int) 
 
 @functools.cache
 def _adapters(cls: type[Recipe]) -> dict[str, TypeAdapter]:
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)  # with the bounds of Annotated
     return {f.name: TypeAdapter(hints[f.name]) for f in dataclasses.fields(cls)}
+
+
+def _refused(name: str, field_name: str, value: object, error: ValidationError) -> EffbookError:
+    """What to say of a value that a field's annotation refuses."""
+    first = error.errors()[0]
+    words = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
+    for bound, limit in first.get("ctx", {}).items():
+        if bound in words:
+            return EffbookError(f"{name}: {field_name} is {value!r}", f"choose {field_name} {words[bound]} {limit}")
+    return EffbookError(f"{name}: {field_name} = {value!r} is not valid ({first['msg']})", "correct it")
 
 
 def _as_json(value: object) -> object:

@@ -9,6 +9,8 @@ import time
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from pydantic import PositiveInt
+
 from effbook.runs.recipe import Context, Cost, Recipe, Result, register_recipe
 
 
@@ -19,15 +21,9 @@ class Tiny(Recipe):
     name: ClassVar[str] = "tiny"
 
     rate: float = 0.1
-    steps: int = 6
+    steps: PositiveInt = 6
     method: Literal["sgd", "adam"] = "adam"
-    shape: tuple[int, ...] = (4, 4)
-
-    def validate(self) -> None:
-        from effbook.errors import EffbookError
-
-        if self.steps < 1:
-            raise EffbookError(f"tiny: steps = {self.steps} is below 1", "use 1 or more")
+    shape: tuple[PositiveInt, ...] = (4, 4)
 
     def cost(self) -> Cost:
         return Cost(seconds=360.0, gpu_bytes=2 * 2**30, disk_bytes=2**20)

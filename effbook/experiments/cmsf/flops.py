@@ -3,15 +3,17 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+
 from effbook.errors import EffbookError
-from effbook.runs.profiles import register_profiles
-from effbook.runs.recipe import Context, Recipe, Result, register_recipe
+from effbook.experiments.shared.arithmetic import register_arithmetic
+from effbook.runs.recipe import Context, Recipe, Result
 
 FORWARD_FLOPS = 3.9e9  # one 224 x 224 image through the backbone
 BACKWARD = 2  # the FLOPs of a backward pass, in forward passes
 
 
-@register_recipe
+@register_arithmetic
 @dataclass(frozen=True, kw_only=True)
 class FlopsRecipe(Recipe):
     """Passes and FLOPs of a whole training.
@@ -23,19 +25,16 @@ class FlopsRecipe(Recipe):
     system: ClassVar[str] = "cmsf"
     name: ClassVar[str] = "cmsf-flops"
 
-    unlabeled_forward: float  # crops an image
-    unlabeled_backward: float
-    unlabeled_batch: int
-    labeled_forward: float = 0.0
-    labeled_backward: float = 0.0
-    labeled_batch: int = 0
-    iterations: int  # an epoch
-    epochs: int = 1
+    unlabeled_forward: NonNegativeFloat  # crops an image
+    unlabeled_backward: NonNegativeFloat
+    unlabeled_batch: PositiveInt
+    labeled_forward: NonNegativeFloat = 0.0
+    labeled_backward: NonNegativeFloat = 0.0
+    labeled_batch: NonNegativeInt = 0
+    iterations: PositiveInt  # an epoch
+    epochs: PositiveInt = 1
 
     def validate(self) -> None:
-        for field in ("unlabeled_batch", "iterations", "epochs"):
-            if getattr(self, field) < 1:
-                raise EffbookError(f"{field} is {getattr(self, field)}", f"choose {field} of at least 1")
         for kind in ("unlabeled", "labeled"):
             forward, backward = getattr(self, f"{kind}_forward"), getattr(self, f"{kind}_backward")
             if not 0 <= backward <= forward:
@@ -60,9 +59,3 @@ class FlopsRecipe(Recipe):
                 "flops": (forward + BACKWARD * backward) * steps * FORWARD_FLOPS,
             }
         )
-
-
-# FLOPs are of paper scale and nothing in them is random.
-register_profiles(
-    FlopsRecipe.name, lambda recipe, profile: recipe if profile == "paper" else None, seeds={"paper": (0,)}
-)

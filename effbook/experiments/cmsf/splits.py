@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pydantic import NonNegativeInt, PositiveInt
+
 from effbook.errors import EffbookError
-from effbook.runs.profiles import register_profiles
-from effbook.runs.recipe import Context, Recipe, Result, register_recipe
+from effbook.experiments.shared.arithmetic import register_arithmetic
+from effbook.runs.recipe import Context, Recipe, Result
 
 
-@register_recipe
+@register_arithmetic
 @dataclass(frozen=True, kw_only=True)
 class SplitsRecipe(Recipe):
     """Images for training, validation and test, from a data set's official sizes and a rule.
@@ -22,23 +24,18 @@ class SplitsRecipe(Recipe):
     system: ClassVar[str] = "cmsf"
     name: ClassVar[str] = "cmsf-splits"
 
-    classes: int
-    images: int
-    test: int = 0
-    val: int = 0
-    val_a_class: int = 0
-    val_percent: int = 0
+    classes: PositiveInt
+    images: PositiveInt
+    test: NonNegativeInt = 0
+    val: NonNegativeInt = 0
+    val_a_class: NonNegativeInt = 0
+    val_percent: NonNegativeInt = 0
     equal_classes: bool = True
-    kept_a_class: int = 0
+    kept_a_class: NonNegativeInt = 0
 
     def validate(self) -> None:
-        if self.classes < 1:
-            raise EffbookError(f"classes is {self.classes}", "choose classes of at least 1")
         if self.images < self.classes:
             raise EffbookError(f"{self.images} images are too few for {self.classes} classes", "choose more images")
-        for field in ("test", "val", "val_a_class", "val_percent", "kept_a_class"):
-            if getattr(self, field) < 0:
-                raise EffbookError(f"{field} is {getattr(self, field)}", f"choose {field} of at least 0")
         if sum(given > 0 for given in (self.val, self.val_a_class, self.val_percent)) != 1:
             raise EffbookError("one rule gives the validation set", "choose one of val, val_a_class and val_percent")
         if (self.test > 0) == (self.kept_a_class > 0):
@@ -65,9 +62,3 @@ class SplitsRecipe(Recipe):
             why = f"{self.val_percent} % of each class, in whole images, needs the size of each class"
             return Result(metrics={"train": None, "val": None, "test": test}, notes={"train": why, "val": why})
         return Result(metrics={"train": images - val, "val": val, "test": test})
-
-
-# Sizes are of paper scale and nothing in them is random.
-register_profiles(
-    SplitsRecipe.name, lambda recipe, profile: recipe if profile == "paper" else None, seeds={"paper": (0,)}
-)

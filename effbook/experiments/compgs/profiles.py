@@ -15,13 +15,10 @@ of Mip-NeRF360's mean, and the penalty is multiplied by 11.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
+from effbook.experiments.shared.profiles import SKIP, scaled_by
 from effbook.runs.profiles import register_profiles
-from effbook.runs.recipe import Recipe
-
-SKIP = object()  # no run under this profile
 
 ITERATIONS = (
     "iterations",
@@ -134,18 +131,16 @@ TABLE: dict[str, dict[str, Any]] = {
 }
 
 
-def scaled(recipe: Recipe, profile: str, **more: Any) -> Recipe | None:
-    """The recipe with what TABLE changes under the profile, and `more` below `paper`; None where there is no run."""
-    changes = TABLE.get(profile, {}) | (more if profile != "paper" else {})
-    values = {field: value(recipe) if callable(value) else value for field, value in changes.items()}
-    return None if SKIP in values.values() else replace(recipe, **values)
+def also(**more: Any) -> dict[str, dict[str, Any]]:
+    """TABLE with more changes under each of its profiles."""
+    return {profile: changes | more for profile, changes in TABLE.items()}
 
 
 for _name in ("compgs-scene", "compgs-codes"):
-    register_profiles(_name, scaled)
-register_profiles("compgs-shared", lambda recipe, profile: scaled(recipe, profile, source="metals"))
+    register_profiles(_name, scaled_by(TABLE))
+register_profiles("compgs-shared", scaled_by(also(source="metals")))
 register_profiles(
     "compgs-spread",
-    lambda recipe, profile: scaled(recipe, profile, runs=3),  # in place of 20
+    scaled_by(also(runs=3)),  # in place of 20
     seeds=dict.fromkeys(("mini", "lab", "paper"), (0,)),
 )

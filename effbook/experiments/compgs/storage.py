@@ -10,14 +10,14 @@ from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
 from effbook.errors import EffbookError
-from effbook.runs.profiles import register_profiles
-from effbook.runs.recipe import Context, Recipe, Result, register_recipe
+from effbook.experiments.shared.arithmetic import register_arithmetic
+from effbook.runs.recipe import Context, Recipe, Result
 
 POSITION, OPACITY, DC, SH, SCALE, ROTATION = 3, 1, 3, 45, 3, 4  # values a Gaussian
 FULL_BITS = 32
 
 
-@register_recipe
+@register_arithmetic
 @dataclass(frozen=True, kw_only=True)
 class StorageRecipe(Recipe):
     """Size of a scene of so many Gaussians in bytes, and the shares of its parts in percent.
@@ -82,9 +82,3 @@ class StorageRecipe(Recipe):
         index = dc + sh + (min(scale, rotation) if self.run_length else scale + rotation)
         values = sum(count * size for count, size in zip(codes, (DC, SH, SCALE, ROTATION), strict=True))
         return self.gaussians * kept, self.gaussians * index, values * self.codebook_bits
-
-
-# Sizes are of paper scale and nothing in them is random.
-register_profiles(
-    StorageRecipe.name, lambda recipe, profile: recipe if profile == "paper" else None, seeds={"paper": (0,)}
-)

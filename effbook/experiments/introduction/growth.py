@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from effbook.experiments.introduction.facts import LANGUAGE_MODELS, LanguageModel
-from effbook.runs.profiles import register_profiles
-from effbook.runs.recipe import Context, Cost, Recipe, Result, register_recipe
+from effbook.experiments.shared.arithmetic import register_arithmetic
+from effbook.runs.recipe import Context, Cost, Recipe, Result
 
 DAYS_A_MONTH = 365.25 / 12
 
@@ -28,7 +28,7 @@ def chosen(quantity: str, of: str) -> list[LanguageModel]:
     return records
 
 
-@register_recipe
+@register_arithmetic
 @dataclass(frozen=True, kw_only=True)
 class GrowthRecipe(Recipe):
     """Fit a straight line to the logarithm over time, by least squares; nothing in it is random.
@@ -67,8 +67,3 @@ class GrowthRecipe(Recipe):
             },
             notes={} if slowest > 0 else {"at_most_months": "the interval of the slope reaches zero"},
         )
-
-
-register_profiles(
-    GrowthRecipe.name, lambda recipe, profile: recipe if profile == "paper" else None, seeds={"paper": (0,)}
-)

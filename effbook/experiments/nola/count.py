@@ -6,9 +6,11 @@ Nothing is trained or downloaded: the architectures are built on the meta device
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from pydantic import PositiveInt
+
 from effbook.errors import EffbookError
-from effbook.runs.profiles import register_profiles
-from effbook.runs.recipe import Context, Cost, Recipe, Result, register_recipe
+from effbook.experiments.shared.arithmetic import register_arithmetic
+from effbook.runs.recipe import Context, Cost, Recipe, Result
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,7 +29,7 @@ TARGETS = {
 FROM_SCRATCH = ("resnet20-cifar10", "resnet18-imagenet100")
 
 
-@register_recipe
+@register_arithmetic
 @dataclass(frozen=True, kw_only=True)
 class CountRecipe(Recipe):
     """Count what a method trains on an architecture, a task's classifier not included.
@@ -42,14 +44,11 @@ class CountRecipe(Recipe):
     model: str
     method: Literal["none", "nearest", "linear", "full", "lora", "nola", "pranc"] = "nola"
     target: Literal["qv", "qkv", "mlp", "all"] = "qv"
-    rank: int = 4
-    k: int = 1000  # = l
-    k_classifier: int = 1000  # = l, of a CNN's last layer
+    rank: PositiveInt = 4
+    k: PositiveInt = 1000  # = l
+    k_classifier: PositiveInt = 1000  # = l, of a CNN's last layer
 
     def validate(self) -> None:
-        for field in ("rank", "k", "k_classifier"):
-            if getattr(self, field) < 1:
-                raise EffbookError(f"{field} is {getattr(self, field)}", f"choose {field} of at least 1")
         if self.model in FROM_SCRATCH:
             return
         family = self.model.partition("-")[0]
@@ -124,9 +123,3 @@ class CountRecipe(Recipe):
             else:
                 adapt_pranc(model, PRANCSettings(k=2 * k), targets=layers, also_train=norms)
         return model
-
-
-# Counts are of paper scale and nothing in them is random.
-register_profiles(
-    CountRecipe.name, lambda recipe, profile: recipe if profile == "paper" else None, seeds={"paper": (0,)}
-)

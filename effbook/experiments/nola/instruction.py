@@ -7,6 +7,8 @@ seen and unseen, and by MMLU with five examples.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
 from effbook.errors import EffbookError
 from effbook.experiments.nola.adapters import add_adapters, save_adapters
 from effbook.experiments.nola.mmlu import mmlu_accuracy
@@ -58,34 +60,29 @@ class InstructionRecipe(Recipe):
     model: Literal["llama2-7b", "llama2-13b", "llama2-70b", "smollm2", "toy"] = "llama2-7b"
     dataset: Literal["alpaca", "e2e", "webnlg", "toy-pairs"] = "alpaca"
     method: str = "nola"
-    rank: int = 16
-    k: int = 128  # = l
-    scale_c: float = 4.0  # NOLA's scale is c / rank
-    lora_alpha: float = 16.0  # the text's c for LoRA
-    lora_dropout: float = 0.1
+    rank: PositiveInt = 16
+    k: PositiveInt = 128  # = l
+    scale_c: PositiveFloat = 4.0  # NOLA's scale is c / rank
+    lora_alpha: PositiveFloat = 16.0  # the text's c for LoRA
+    lora_dropout: NonNegativeFloat = 0.1
     int8: bool = True
-    epochs: int = 1
-    steps: int | None = None  # overrides epochs
-    batch_size: int = 256
-    micro_batch_size: int = 8
-    learning_rate: float | None = None  # None: the method's own
-    warmup_fraction: float = 0.03
-    clip_norm: float = 0.3
-    max_tokens: int = 512  # longer examples are left out
+    epochs: PositiveInt = 1
+    steps: PositiveInt | None = None  # overrides epochs
+    batch_size: PositiveInt = 256
+    micro_batch_size: PositiveInt = 8
+    learning_rate: NonNegativeFloat | None = None  # None: the method's own
+    warmup_fraction: NonNegativeFloat = 0.03
+    clip_norm: PositiveFloat = 0.3
+    max_tokens: PositiveInt = 512  # longer examples are left out
     train_split: str = "train"
-    held_out: int = 1024  # instructions (or sources of pairs) kept for the validation loss
-    evaluated: int = 1024  # examples, each, for the training and the validation loss
+    held_out: PositiveInt = 1024  # instructions (or sources of pairs) kept for the validation loss
+    evaluated: PositiveInt = 1024  # examples, each, for the training and the validation loss
     mmlu: bool = True
-    shots: int = 5
+    shots: NonNegativeInt = 5
 
     def validate(self) -> None:
         if self.method not in METHODS:
             raise EffbookError(f"method {self.method!r} is unknown", f"choose one of {', '.join(METHODS)}")
-        for field in ("rank", "k", "epochs", "batch_size", "micro_batch_size", "held_out", "evaluated", "shots"):
-            if getattr(self, field) < 1:
-                raise EffbookError(f"{field} is {getattr(self, field)}", f"choose {field} of at least 1")
-        if self.steps is not None and self.steps < 1:
-            raise EffbookError(f"steps is {self.steps}", "choose steps of at least 1, or None")
 
     def datasets(self) -> tuple[str, ...]:
         named = (self.dataset, MODELS[self.model], "mmlu" if self.mmlu else None)

@@ -7,6 +7,8 @@ trained quantised. The texts are judged by the E2E challenge's metrics and, less
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
 from effbook.errors import EffbookError
 from effbook.experiments.nola.adapters import (
     METHODS,
@@ -51,31 +53,31 @@ class LanguageRecipe(Recipe):
     dataset: str = "e2e"
     method: str = "nola"
     target: Literal["qv", "mlp"] = "qv"
-    rank: int = 8
-    k: int = 1000  # = l
-    scale_c: float = 1.0  # NOLA's scale is c / rank
-    lora_alpha: float = 32.0  # LoRA's scale is alpha / rank
+    rank: PositiveInt = 8
+    k: PositiveInt = 1000  # = l
+    scale_c: PositiveFloat = 1.0  # NOLA's scale is c / rank
+    lora_alpha: PositiveFloat = 32.0  # LoRA's scale is alpha / rank
     shared_basis: bool = False
     qat_bits: int | None = None  # quantisation-aware training
     ptq_bits: int | None = None  # quantisation after training
-    epochs: int = 5
-    steps: int | None = None  # overrides epochs
-    batch_size: int = 8
-    learning_rate: float | None = None
-    weight_decay: float | None = None
-    warmup_steps: int = 500
-    label_smoothing: float = 0.1
-    beams: int = 10
+    epochs: PositiveInt = 5
+    steps: PositiveInt | None = None  # overrides epochs
+    batch_size: PositiveInt = 8
+    learning_rate: NonNegativeFloat | None = None
+    weight_decay: NonNegativeFloat | None = None
+    warmup_steps: NonNegativeInt = 500
+    label_smoothing: NonNegativeFloat = 0.1
+    beams: PositiveInt = 10
     length_penalty: float = 0.8
-    no_repeat_ngram: int = 4
-    max_new_tokens: int = 64
-    max_tokens: int = 512  # longer pairs are left out of training and of the loss; none is left out of the test
+    no_repeat_ngram: NonNegativeInt = 4
+    max_new_tokens: PositiveInt = 64
+    max_tokens: PositiveInt = 512  # longer pairs are left out of training and of the loss; none is left out of the test
     train_split: str = "train"
     validation_split: str = "dev"  # where both are one split, `held_out` of its sources are for validation
-    held_out: int = 100
-    validation_pairs: int | None = None
-    test_inputs: int | None = None
-    eval_batch_size: int = 32
+    held_out: PositiveInt = 100
+    validation_pairs: PositiveInt | None = None
+    test_inputs: PositiveInt | None = None
+    eval_batch_size: PositiveInt = 32
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the base; coefficients are float32
     metrics: tuple[str, ...] = METRICS
     keep_adapters: bool = True  # beside the record
@@ -85,12 +87,6 @@ class LanguageRecipe(Recipe):
             raise EffbookError(f"method {self.method!r} is unknown", f"choose one of {', '.join(METHODS)}")
         if self.dataset not in DATASETS:
             raise EffbookError(f"dataset {self.dataset!r} is unknown here", f"choose one of {', '.join(DATASETS)}")
-        for field in ("rank", "k", "epochs", "batch_size", "beams", "max_new_tokens", "held_out", "eval_batch_size"):
-            if getattr(self, field) < 1:
-                raise EffbookError(f"{field} is {getattr(self, field)}", f"choose {field} of at least 1")
-        for field in ("steps", "validation_pairs", "test_inputs"):
-            if (value := getattr(self, field)) is not None and value < 1:
-                raise EffbookError(f"{field} is {value}", f"choose {field} of at least 1, or None")
         for field in ("qat_bits", "ptq_bits"):
             value = getattr(self, field)
             if value is not None and (value not in BITS or self.method not in ("lora", "nola")):

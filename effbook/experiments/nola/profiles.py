@@ -4,13 +4,11 @@
 its place says that the recipe has no run under that profile.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
-from effbook.experiments.nola.profiles_language import INSTRUCTION, LANGUAGE, SKIP
+from effbook.experiments.nola.profiles_language import INSTRUCTION, LANGUAGE
+from effbook.experiments.shared.profiles import SKIP, Table, scaled_by
 from effbook.runs.profiles import register_profiles
-from effbook.runs.recipe import Recipe
 
 # ------------------------------------------------------------------------------------------------- vision
 
@@ -99,8 +97,8 @@ SUBSPACE = {
     "lab": {},
 }
 
-# recipe name -> profile -> field -> value, or a function of the paper recipe
-TABLE: dict[str, dict[str, dict[str, Any | Callable[[Any], Any]]]] = {
+# recipe name -> its table, and the seeds where they aren't the usual ones
+TABLE: dict[str, Table] = {
     "nola-vision": VISION,
     "nola-language": LANGUAGE,
     "nola-instruction": INSTRUCTION,
@@ -110,13 +108,5 @@ TABLE: dict[str, dict[str, dict[str, Any | Callable[[Any], Any]]]] = {
 }
 SEEDS = {"nola-vision": {"paper": tuple(range(12))}}  # four sets of images, three initialisations each
 
-
-def scale(recipe: Recipe, profile: str) -> Recipe | None:
-    """Return the recipe that runs under `profile`, or None where none does."""
-    changes = TABLE[recipe.name].get(profile, {})
-    values = {field: value(recipe) if callable(value) else value for field, value in changes.items()}
-    return None if SKIP in values.values() else replace(recipe, **values)
-
-
-for _name in TABLE:
-    register_profiles(_name, scale, seeds=SEEDS.get(_name))
+for _name, _table in TABLE.items():
+    register_profiles(_name, scaled_by(_table), seeds=SEEDS.get(_name))

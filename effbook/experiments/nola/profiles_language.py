@@ -2,7 +2,7 @@
 
 from typing import Any
 
-SKIP = object()  # in a field's place: the recipe has no run under that profile
+from effbook.experiments.shared.profiles import SKIP
 
 # NOLA's k by the ratio of LoRA's rank-one counts, SmolLM2's 57,600 to GPT-2 M's 98,304 rounded down: k = 1000 becomes
 # 480, which is 57,600 coefficients (30 blocks x 2 layers x 2 x 480), exactly as many as LoRA of rank one.

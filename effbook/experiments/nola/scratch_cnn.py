@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from pydantic import PositiveFloat, PositiveInt
+
 from effbook.errors import EffbookError
 from effbook.experiments.nola.training import fit, trainable
 from effbook.runs.recipe import Context, Cost, Recipe, Result, register_recipe
@@ -32,21 +34,16 @@ class ScratchCNNRecipe(Recipe):
     model: Literal["resnet20", "resnet18"] = "resnet20"
     dataset: str = "cifar10"
     method: Literal["full", "pranc", "lora", "nola"] = "nola"
-    rank: int = 64
-    k: int = 250
-    k_classifier: int = 1000
-    epochs: int = 200
-    batch_size: int = 256
-    learning_rate: float = 1e-3
-    train_images: int | None = None  # None: all
-    test_images: int | None = None
+    rank: PositiveInt = 64
+    k: PositiveInt = 250
+    k_classifier: PositiveInt = 1000
+    epochs: PositiveInt = 200
+    batch_size: PositiveInt = 256
+    learning_rate: PositiveFloat = 1e-3
+    train_images: PositiveInt | None = None  # None: all
+    test_images: PositiveInt | None = None
 
     def validate(self) -> None:
-        for field in ("rank", "k", "k_classifier", "epochs", "batch_size", "train_images", "test_images"):
-            if (value := getattr(self, field)) is not None and value < 1:
-                raise EffbookError(f"{field} is {value}", f"choose {field} of at least 1")
-        if self.learning_rate <= 0:
-            raise EffbookError(f"learning_rate is {self.learning_rate}", "choose one above 0")
         if self.dataset not in PIXELS:
             raise EffbookError(f"dataset {self.dataset!r} has no size here", f"choose one of {', '.join(PIXELS)}")
 

@@ -6,6 +6,8 @@ The question is which method reaches the better minimum, so the figure is the tr
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from pydantic import PositiveFloat, PositiveInt
+
 from effbook.errors import EffbookError
 from effbook.experiments.nola.training import fit, trainable
 from effbook.runs.recipe import Context, Cost, Recipe, Result, register_recipe
@@ -25,18 +27,15 @@ class ScratchMLPRecipe(Recipe):
 
     method: Literal["nola", "pranc"] = "nola"
     dataset: str = "mnist"
-    coefficients_per_layer: int = 32
-    rank: int = 4
-    hidden: int = 256
-    epochs: int = 200
-    batch_size: int = 512
-    learning_rate: float = 0.05
-    train_images: int | None = None  # None: all
+    coefficients_per_layer: PositiveInt = 32
+    rank: PositiveInt = 4
+    hidden: PositiveInt = 256
+    epochs: PositiveInt = 200
+    batch_size: PositiveInt = 512
+    learning_rate: PositiveFloat = 0.05
+    train_images: PositiveInt | None = None  # None: all
 
     def validate(self) -> None:
-        for field in ("coefficients_per_layer", "rank", "hidden", "epochs", "batch_size"):
-            if getattr(self, field) < 1:
-                raise EffbookError(f"{field} is {getattr(self, field)}", f"choose {field} of at least 1")
         if self.method == "nola" and self.coefficients_per_layer % 2:
             raise EffbookError("NOLA shares a layer's coefficients evenly between A and B", "choose an even number")
 

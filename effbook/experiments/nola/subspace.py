@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pydantic import PositiveInt
+
 from effbook.errors import EffbookError
 from effbook.runs.recipe import Context, Cost, Recipe, Result, register_recipe
 
@@ -20,17 +22,14 @@ class SubspaceRecipe(Recipe):
     name: ClassVar[str] = "nola-subspace"
 
     method: str = "nola"  # nola or pranc
-    d: int = 16  # the matrix is d x d
-    n: int = 16  # coefficients in all; NOLA halves them: k = l = n / 2
-    rank: int = 4  # of NOLA's factors
-    surplus: int = 32  # samples beyond d²
+    d: PositiveInt = 16  # the matrix is d x d
+    n: PositiveInt = 16  # coefficients in all; NOLA halves them: k = l = n / 2
+    rank: PositiveInt = 4  # of NOLA's factors
+    surplus: PositiveInt = 32  # samples beyond d²
 
     def validate(self) -> None:
         if self.method not in ("nola", "pranc"):
             raise EffbookError(f"method {self.method!r} is unknown", "choose nola or pranc")
-        for field in ("d", "n", "rank", "surplus"):
-            if getattr(self, field) < 1:
-                raise EffbookError(f"{field} is {getattr(self, field)}", f"choose {field} of at least 1")
         if self.method == "nola" and self.n % 2:
             raise EffbookError(f"n is {self.n}, but NOLA shares n evenly between A and B", "choose an even n")
 

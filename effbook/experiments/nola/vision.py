@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+
 from effbook.errors import EffbookError
 from effbook.experiments.nola.training import fit, trainable
 from effbook.runs.recipe import Context, Cost, Recipe, Result, register_recipe
@@ -35,34 +37,31 @@ class VisionRecipe(Recipe):
 
     model: str = "vit-b"
     dataset: str = "cifar10"
-    shots: int = 5
+    shots: PositiveInt = 5
     method: str = "nola"
     target: str = "mlp"  # where LoRA and NOLA work: qv or mlp
-    rank: int = 4
-    k: int = 1024  # = l
-    epochs: int = 50
-    batch_size: int = 64
-    learning_rates: tuple[float, ...] = (5e-3, 1e-3, 5e-4)
-    validation_images: int = 500
-    test_images: int | None = None  # None: the whole test split
-    image_px: int = 224
-    blocks: int | None = None  # use the first so many transformer blocks; None: all
+    rank: PositiveInt = 4
+    k: PositiveInt = 1024  # = l
+    epochs: PositiveInt = 50
+    batch_size: PositiveInt = 64
+    learning_rates: tuple[PositiveFloat, ...] = (5e-3, 1e-3, 5e-4)
+    validation_images: NonNegativeInt = 500
+    test_images: PositiveInt | None = None  # None: the whole test split
+    image_px: PositiveInt = 224
+    blocks: PositiveInt | None = None  # use the first so many transformer blocks; None: all
     pool: Literal["token", "avg"] = "token"  # features: the class token, or the mean of the patches
     precision: Literal["float32", "bfloat16"] = (
         "float32"  # of the backbone's arithmetic (autocast); weights stay float32
     )
-    initialisations: int = 3
+    initialisations: PositiveInt = 3
 
     def validate(self) -> None:
         if self.method not in METHODS:
             raise EffbookError(f"method {self.method!r} is unknown", f"choose one of {', '.join(METHODS)}")
         if self.target not in TARGETS:
             raise EffbookError(f"target {self.target!r} is unknown", f"choose one of {', '.join(TARGETS)}")
-        for field in ("shots", "rank", "k", "epochs", "batch_size", "image_px", "initialisations"):
-            if getattr(self, field) < 1:
-                raise EffbookError(f"{field} is {getattr(self, field)}", f"choose {field} of at least 1")
-        if not self.learning_rates or min(self.learning_rates) <= 0:
-            raise EffbookError(f"learning_rates is {self.learning_rates}", "give at least one rate above 0")
+        if not self.learning_rates:
+            raise EffbookError("learning_rates is empty", "give at least one rate")
 
     def datasets(self) -> tuple[str, ...]:
         weights = WEIGHTS.get(self.model, self.model)

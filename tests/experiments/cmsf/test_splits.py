@@ -86,7 +86,7 @@ def test_sizes_are_of_paper_scale_and_of_one_seed():
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"classes": 0}, "classes of at least 1"),
+        ({"classes": 0}, "classes above 0"),
         ({"images": 99}, "99 images are too few for 100 classes"),
         ({"test": -1}, "test of at least 0"),
         ({"test": 0}, "one rule gives the test set"),

@@ -8,8 +8,8 @@ from effbook.data.text import Instruction
 from effbook.errors import EffbookError
 from effbook.experiments.nola.instruction import RATES, InstructionRecipe
 from effbook.experiments.nola.mmlu import letter_tokens, mmlu_accuracy, prompt_of
-from effbook.experiments.nola.profiles import scale
 from effbook.nola import count_parameters
+from effbook.runs.profiles import scale
 from effbook.runs.recipe import Context
 
 pytestmark = pytest.mark.usefixtures("folders")
