@@ -10,7 +10,7 @@ from effbook.book.overview import exhibits_html
 from effbook.book.places import Places, toc_files
 from effbook.book.site import repository_root
 from effbook.exhibits import exhibits_json, register
-from effbook.exhibits.schema import CHAPTERS
+from effbook.chapters import CHAPTERS
 
 ENTRY = {
     "threshold": "<= 1.05",

@@ -25,7 +25,7 @@ from effbook.exhibits import (
     show_terminal,
 )
 from effbook.exhibits.measure import STATES
-from effbook.exhibits.schema import CHAPTERS
+from effbook.chapters import CHAPTERS
 from effbook.runs import records
 from effbook.runs.code import fingerprint
 from effbook.runs.recipe import Result
