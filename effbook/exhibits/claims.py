@@ -2,15 +2,16 @@
 
 A test compares two cells (or sums of cells, or a number) seed by seed. The 95 % t-interval of the difference against
 the margin decides: wholly on the right side, the test holds; wholly on the wrong side, it fails; else it is undecided.
-Fewer than three seeds decide nothing, unless both sides are arithmetic.
+Seeds that share an independent draw, such as their training images, are averaged first: a draw counts once. Fewer than
+three draws decide nothing, unless both sides are arithmetic.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from effbook.errors import EffbookError
-from effbook.exhibits.measure import Table, measured
+from effbook.exhibits.measure import Table, mean_by, measured
 from effbook.exhibits.register import exhibit
 from effbook.exhibits.schema import Cell, Claim, Exhibit, Operand, Sum, Test
 from effbook.runs.records import summarise
@@ -64,13 +65,20 @@ class Judgement:
         return "; ".join([*[counted] * bool(counted), *dict.fromkeys(reasons)][:3])
 
 
+Quantity = tuple[tuple[str, ...], str | None]  # what was measured: the keys of the runs, and the metric
+
+
 @dataclass(frozen=True)
 class _Side:
-    """A side of a test: exact, or one value a seed; or neither, and why."""
+    """A side of a test: exact, or one value a seed; or neither, and why.
+
+    `draws` as in `Measured`; `terms` says what is added up, each quantity with its weight.
+    """
 
     exact: float | None = None
     by_seed: dict[int, float] | None = None
-    keys: tuple[str, ...] = ()
+    draws: dict[int, int] = field(default_factory=dict)
+    terms: dict[Quantity, float] = field(default_factory=dict)
     why: str = ""
 
 
@@ -124,7 +132,7 @@ def _decide(test: Test, tables: Tables, profile: str) -> Outcome:
     left, right = _side(test.left, tables), _side(test.right, tables)
     if why := left.why or right.why:
         return Outcome(test=test, verdict="not run", why=why)
-    if left.keys and left.keys == right.keys and left.exact is None:
+    if left.terms == right.terms and None in (left.exact, right.exact):
         return Outcome(test=test, verdict="not run", why=f"both sides are the same run under {profile}")
     if left.exact is not None and right.exact is not None:
         compared = _compare(left.exact, right.exact, test)
@@ -137,14 +145,20 @@ def _decide(test: Test, tables: Tables, profile: str) -> Outcome:
         why = f"times of separate {profile} runs are no measure; effbook bench times both sides in turns"
         return Outcome(test=test, verdict="not run", why=why)
     seeds = sorted(set(left.by_seed or right.by_seed or ()) & set(right.by_seed or left.by_seed or ()))
-    pairs = [_compare(_at(left, seed), _at(right, seed), test) for seed in seeds]
-    if None in pairs:
+    pairs = {seed: _compare(_at(left, seed), _at(right, seed), test) for seed in seeds}
+    if None in pairs.values():
         return Outcome(test=test, verdict="undecided", n=len(pairs), why="the ratio's divisor is 0")
-    if len(pairs) < LEAST_SEEDS:
-        return Outcome(test=test, verdict="undecided", n=len(pairs), why=f"fewer than {LEAST_SEEDS} seeds in common")
-    mean, half, n = summarise(pairs)
+    compared = list(mean_by(pairs, _coarsest([left, right], seeds)).values())
+    if len(compared) < LEAST_SEEDS:
+        return Outcome(test=test, verdict="undecided", n=len(compared), why=f"fewer than {LEAST_SEEDS} seeds in common")
+    mean, half, n = summarise(compared)
     place = _place(mean - half, mean + half, test)
     return Outcome(test=test, verdict=place, estimate=mean, half_width=half, n=n)
+
+
+def _coarsest(sides: list[_Side], seeds: list[int]) -> dict[int, int]:
+    """The draws of the side that has fewest: what is compared is no more independent than any of its values."""
+    return min((side.draws for side in sides), key=lambda draws: len({draws.get(seed, seed) for seed in seeds}))
 
 
 def _compare(left: float, right: float, test: Test) -> float | None:
@@ -170,9 +184,14 @@ def _side(operand: Operand, tables: Tables) -> _Side:
         return _Side(why=why)
     if all(side.exact is not None for side in sides):
         return _Side(exact=sum(side.exact * cell.times for side, cell in zip(sides, cells, strict=True)))
-    seeds = set.intersection(*(set(side.by_seed) for side in sides if side.by_seed is not None))
-    sums = {s: sum(_at(side, s) * cell.times for side, cell in zip(sides, cells, strict=True)) for s in sorted(seeds)}
-    return _Side(by_seed=sums, keys=tuple(key for side in sides for key in side.keys))
+    seeds = sorted(set.intersection(*(set(side.by_seed) for side in sides if side.by_seed is not None)))
+    sums = {s: sum(_at(side, s) * cell.times for side, cell in zip(sides, cells, strict=True)) for s in seeds}
+    terms: dict[Quantity, float] = {}
+    for side, cell in zip(sides, cells, strict=True):
+        for quantity, weight in side.terms.items():
+            terms[quantity] = terms.get(quantity, 0.0) + weight * cell.times
+    terms = {quantity: weight for quantity, weight in terms.items() if weight}  # the same twice may cancel out
+    return _Side(by_seed=sums, draws=_coarsest(sides, seeds), terms=terms)
 
 
 def _read(cell: Cell, tables: Tables) -> _Side:
@@ -183,8 +202,9 @@ def _read(cell: Cell, tables: Tables) -> _Side:
         words = {"no value": found.note, "no run": found.note, "none": "no recipe measures it yet"}
         return _Side(why=words.get(found.state) or NOT_YET)
     if found.exact:
-        return _Side(exact=found.value, keys=found.keys)
-    return _Side(by_seed=found.by_seed, keys=found.keys)
+        return _Side(exact=found.value)
+    column = tables(cell.exhibit).exhibit.column(cell.column)
+    return _Side(by_seed=found.by_seed, draws=found.draws, terms={(found.keys, column.metric): column.scale})
 
 
 def _at(side: _Side, seed: int) -> float:

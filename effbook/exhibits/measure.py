@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +28,9 @@ STATES: tuple[ExhibitState, ...] = get_args(ExhibitState)
 class Measured:
     """One cell: the values by seed in the column's unit, and where they come from.
 
+    `draws` says which independent draw a seed belongs to, where several share one; mean and interval are over draws,
+    each the mean of its seeds.
+
     States: `measured`; `partial`, when some seeds lack a record; `not run`; `no value`, when the runs could not have
     the metric (`note` says why); `no run`, when the profile has none; `none`, when no recipe measures the cell.
     `profile` is the scale that the numbers are of: parameter counts are arithmetic at paper scale under any profile.
@@ -37,6 +41,7 @@ class Measured:
     profile: str
     state: State
     by_seed: dict[int, float] = field(default_factory=dict)
+    draws: dict[int, int] = field(default_factory=dict)
     planned: int = 0
     keys: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()  # of the records, below the records' folder
@@ -45,19 +50,35 @@ class Measured:
     note: str = ""
 
     @property
+    def by_draw(self) -> dict[int, float]:
+        """The mean of each independent draw; without `draws` each seed is one."""
+        return mean_by(self.by_seed, self.draws)
+
+    @property
     def n(self) -> int:
-        """How many seeds gave a value."""
-        return len(self.by_seed)
+        """How many independent draws gave a value."""
+        return len(self.by_draw)
 
     @property
     def value(self) -> float | None:
-        """The mean over seeds."""
-        return records.summarise(list(self.by_seed.values())).mean if self.by_seed else None
+        """The mean over draws."""
+        return records.summarise(list(self.by_draw.values())).mean if self.by_seed else None
 
     @property
     def half_width(self) -> float | None:
-        """Half the 95 % t-interval of the mean; None for fewer than two seeds."""
-        return records.summarise(list(self.by_seed.values())).half_width if self.by_seed else None
+        """Half the 95 % t-interval of the mean; None for fewer than two draws."""
+        return records.summarise(list(self.by_draw.values())).half_width if self.by_seed else None
+
+
+def mean_by(by_seed: dict[int, float], draws: dict[int, int]) -> dict[int, float]:
+    """The mean over the seeds of each draw, in the order of the seeds; a seed that `draws` lacks is a draw of its own.
+
+    Three runs on one set of images tell little more than one about the next set: only draws are independent.
+    """
+    together: dict[int, list[float]] = {}
+    for seed, value in by_seed.items():
+        together.setdefault(draws.get(seed, seed), []).append(value)
+    return {draw: values[0] if len(values) == 1 else statistics.fmean(values) for draw, values in together.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,23 +139,31 @@ def _cell(found: Exhibit, row: Row, column: Column, profile: str) -> Measured:
     if not runs:
         return Measured(state="no run", note=f"{recipe.name} has no {scale} run for this cell", **known)
     kept = _records_of(runs, scale)
+    values, behind = _values(kept, column.metric), list(kept.values())
+    if (unit := unit_of(column)) is not None:
+        units = _records_of(runs_of(unit, scale), scale)
+        behind += units.values()
+        divisors = _values(units, column.metric)
+        values = {seed: value / divisors[seed] for seed, value in values.items() if divisors.get(seed)}
     known |= {
         "planned": len(runs),
-        "keys": tuple(record.key for record in kept.values()),
-        "paths": tuple(f"{scale}/{r.recipe.system}/{r.recipe.name}-{r.key}.json" for r in kept.values()),
-        "stale": any(stale(record) for record in kept.values()),
+        "draws": {seed: draw for seed, draw in _draws(runs, kept).items() if draw != seed},
+        "keys": tuple(dict.fromkeys(record.key for record in behind)),
+        "paths": tuple(dict.fromkeys(f"{scale}/{r.recipe.system}/{r.recipe.name}-{r.key}.json" for r in behind)),
+        "stale": any(stale(record) for record in behind),
     }
-    values = _values(kept, column.metric)
-    if (unit := unit_of(column)) is not None:
-        units = _values(_records_of(runs_of(unit, scale), scale), column.metric)
-        values = {seed: value / units[seed] for seed, value in values.items() if units.get(seed)}
-        if kept and not values:
-            return Measured(state="not run", note="the run that gives the unit is not recorded", **known)
+    if unit is not None and kept and not values:
+        return Measured(state="not run", note="the run that gives the unit is not recorded", **known)
     if kept and not values:
         note = next((r.notes[column.metric] for r in kept.values() if column.metric in r.notes), "")
         return Measured(state="no value", note=note or f"the run gives no {column.metric}", **known)
     state: State = "not run" if not values else "measured" if len(values) >= len(runs) else "partial"
     return Measured(state=state, by_seed={seed: v * column.scale for seed, v in values.items()}, **known)
+
+
+def _draws(runs: tuple[Recipe, ...], kept: dict[int, Record]) -> dict[int, int]:
+    """Which independent draw each seed that has a record belongs to."""
+    return {seed: _seeded(runs[0], seed).group() for seed in kept}
 
 
 def _values(kept: dict[int, Record], metric: str | None) -> dict[int, float]:
@@ -213,10 +242,12 @@ def state_of(found: Exhibit, profile: str) -> ExhibitState:
     if found.waits_for:
         return "waiting"
     made = [
-        (recipe, column.arithmetic)
+        (run, column.arithmetic)
         for row in found.rows
         for column in found.columns
         if (recipe := recipe_of(found, row, column)) is not None
+        for run in (recipe, unit_of(column))
+        if run is not None
     ]
     waiting = any(row.waits_for and row.origin != "quoted" and not (row.recipe or row.count) for row in found.rows)
     if not made:

@@ -90,7 +90,7 @@ def state_text(cell: Measured) -> str:
     """Beside a value: stale, partial; without one: why there is none."""
     if cell.value is None:
         return cell.state if cell.state in ("not run", "no run", "no value") else ""
-    partial = f"{cell.n} of {cell.planned} seeds" if cell.state == "partial" else ""
+    partial = f"{len(cell.by_seed)} of {cell.planned} seeds" if cell.state == "partial" else ""
     return ", ".join(part for part in (partial, "stale" if cell.stale else "") if part)
 
 

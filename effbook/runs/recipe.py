@@ -101,6 +101,14 @@ class Recipe:
         """Modules whose import closure is the code that makes the numbers; by default where the recipe is defined."""
         return (type(self).__module__,)
 
+    def group(self) -> int:
+        """Which independent draw the seed belongs to; runs of one draw are averaged before their spread counts.
+
+        By default each seed is a draw of its own. A recipe whose neighbouring seeds share, say, their training images
+        gives these the same number.
+        """
+        return self.seed
+
     def probe(self) -> dict[str, object]:
         """Fields that cap the run to seconds, every phase of it still acting; {} for a run that takes no more.
 

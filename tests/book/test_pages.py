@@ -9,8 +9,8 @@ from effbook.book import pages, printed
 from effbook.book.overview import exhibits_html
 from effbook.book.places import Places, toc_files
 from effbook.book.site import repository_root
-from effbook.exhibits import exhibits_json, register
 from effbook.chapters import CHAPTERS
+from effbook.exhibits import exhibits_json, register
 
 ENTRY = {
     "threshold": "<= 1.05",

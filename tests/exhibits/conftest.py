@@ -15,8 +15,12 @@ def made_up(
     *,
     profile: str = "paper",
     same_run: Sequence[tuple[str, str]] = (),
+    draws: dict[tuple[str, str], dict[int, int]] | None = None,
 ) -> Table:
-    """A table whose cells have the given values, one a seed; a cell without values has not run."""
+    """A table whose cells have the given values, one a seed; a cell without values has not run.
+
+    The cells of `same_run` come from one run; `draws` says for a cell which seeds share a draw.
+    """
     cells = {}
     for row in found.rows:
         for column in found.columns:
@@ -28,6 +32,7 @@ def made_up(
                 profile="paper" if column.arithmetic else profile,
                 state="measured" if len(given) else "not run",
                 by_seed=dict(enumerate(given)),
+                draws=(draws or {}).get(place, {}),
                 planned=len(given),
                 keys=("one",) if place in same_run else ("/".join(place),),
                 exact=column.arithmetic,

@@ -172,6 +172,55 @@ def test_a_run_is_not_compared_with_itself(small, table):
     assert "same run" in judged.why
 
 
+def test_two_metrics_of_one_run_are_compared(small, table):
+    column = small.columns[1].model_copy(update={"id": "other", "metric": "rank"})
+    both = small.model_copy(update={"columns": (*small.columns, column)})
+    one = {"row": "a", "column": "accuracy"}, {"row": "a", "column": "other"}
+    made = table(both, {("a", "accuracy"): [9.0] * 3, ("a", "other"): [8.0] * 3}, same_run=[("a", "accuracy")])
+    test = {"left": one[0], "right": one[1], "op": ">"}
+    assert judge(claim(all=[test]), both, "mini", made).verdict == "holds"
+    same = table(both, {("a", "accuracy"): [9.0] * 3}, same_run=[("a", "accuracy")])
+    assert judge(claim(all=[test | {"right": one[0]}]), both, "mini", same).verdict == "not run"
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ({"sum": [{"row": "a", "column": "accuracy"}, {"row": "b", "column": "accuracy", "times": -1}]}, 0.0),
+        (
+            {"sum": [{"row": "a", "column": "accuracy"}, {"row": "b", "column": "accuracy"}]},
+            {"sum": [{"row": "b", "column": "accuracy", "times": 2}]},
+        ),
+    ],
+)
+def test_a_sum_in_which_one_run_cancels_out_is_no_comparison(small, table, left, right):
+    values = {("a", "accuracy"): [90.0] * 3, ("b", "accuracy"): [90.0] * 3}
+    test = {"left": left, "right": right, "op": ">"}
+    apart = judge(claim(all=[test]), small, "mini", table(small, values, profile="mini"))
+    assert apart.verdict == "fails"
+    same = [("a", "accuracy"), ("b", "accuracy")]
+    judged = judge(claim(all=[test]), small, "mini", table(small, values, profile="mini", same_run=same))
+    assert (judged.verdict, judged.why) == ("not run", "both sides are the same run under mini")
+
+
+def test_huffman_against_fixed_codes_of_one_run_is_judged():
+    assert verdict("huffman", "fig-B.1", "mini") == "holds"
+
+
+def test_seeds_that_share_a_draw_count_once(small, table):
+    a = {("a", "accuracy"): [1.0, 1.1, 0.9, 2.0, 2.2, 1.8, 3.0, 3.3, 2.7], ("b", "accuracy"): [0.0] * 9}
+    draws = {seed: seed // 3 for seed in range(9)}
+    made = table(small, a, draws={("a", "accuracy"): draws})
+    outcome = judge("better", small, "paper", made).outcomes[0]
+    assert (outcome.n, outcome.estimate) == (3, pytest.approx(2.0))
+    assert outcome.half_width == pytest.approx(4.302653 / np.sqrt(3), rel=1e-6)
+    assert outcome.verdict == "undecided"  # nine independent seeds would have decided
+    assert judge("better", small, "paper", table(small, a)).verdict == "holds"
+    six = {where: values[:6] for where, values in a.items()}
+    judged = judge("better", small, "paper", table(small, six, draws={("b", "accuracy"): draws}))
+    assert (judged.verdict, judged.outcomes[0].n) == ("undecided", 2)
+
+
 def test_smoke_gives_no_verdict_on_measurements(small, table):
     values = {("a", "accuracy"): [90.0] * 3, ("b", "accuracy"): [10.0] * 3}
     assert judge("better", small, "smoke", table(small, values, profile="smoke")).verdict == "not run"

@@ -2,16 +2,21 @@
 
 import dataclasses
 import json
+import statistics
+from dataclasses import dataclass
+from typing import ClassVar
 
+import numpy as np
 import pytest
 
 from effbook.exhibits import exhibit, measured, recipe_of, recipes_of
-from effbook.exhibits.measure import counted, looking, matches, ran_as, state_of, summary
+from effbook.exhibits.measure import Measured, counted, looking, matches, ran_as, state_of, summary
 from effbook.exhibits.register import recipes_of_exhibit, unit_of
 from effbook.exhibits.schema import Exhibit
 from effbook.runs import records
 from effbook.runs.code import fingerprint
-from effbook.runs.recipe import Result
+from effbook.runs.profiles import register_profiles
+from effbook.runs.recipe import Recipe, Result, register_recipe
 from effbook.runs.records import CostOf
 
 ROW, COLUMN = "nola-d8", "n-16"
@@ -209,11 +214,10 @@ def test_inside_looking_a_record_is_read_as_it_was():
     assert measured("fig-3.7", "paper").cell(ROW, COLUMN).value == pytest.approx(0.1)
 
 
-def relative(fields):
+def relative(fields, column=1):
     """The small exhibit, its accuracy in units of another run's."""
-    found = Exhibit.model_validate(fields)
-    column = found.columns[1].model_copy(update={"per": {"name": "nola-subspace", "d": 8, "n": 16}})
-    return found.model_copy(update={"columns": (found.columns[0], column)})
+    fields["columns"][column]["per"] = {"name": "nola-subspace", "d": 8, "n": 16}
+    return Exhibit.model_validate(fields)
 
 
 def test_a_column_may_be_in_units_of_another_run_seed_by_seed(fields):
@@ -238,3 +242,74 @@ def test_without_the_run_that_gives_the_unit_a_cell_has_not_run(fields):
     cell = measured(found, "paper").cell(row.id, column.id)
     assert (cell.state, cell.value) == ("not run", None)
     assert "unit" in cell.note
+
+
+def test_the_run_that_gives_the_unit_stands_behind_the_cell_with_its_key_and_its_staleness(fields):
+    found = relative(fields)
+    row, column = found.rows[0], found.columns[1]
+    unit, own = unit_of(column), recipe_of(found, row, column)
+    for seed in range(3):
+        record(dataclasses.replace(own, seed=seed), "paper", **{column.metric: 6.0})
+        record(dataclasses.replace(unit, seed=seed), "paper", **{column.metric: 2.0})
+    cell = measured(found, "paper").cell(row.id, column.id)
+    seeds = range(3)
+    assert cell.keys == tuple(dataclasses.replace(run, seed=seed).key for run in (own, unit) for seed in seeds)
+    assert [path.rpartition("-")[2] for path in cell.paths] == [f"{key}.json" for key in cell.keys]
+    assert not cell.stale
+    record(dataclasses.replace(unit, seed=1), "paper", code="0123456789abcdef", **{column.metric: 2.0})
+    assert measured(found, "paper").cell(row.id, column.id).stale
+
+
+def test_a_unit_that_is_missing_or_stale_shows_in_the_exhibits_state(fields):
+    fields["columns"] = fields["columns"][1:]
+    fields["rows"][0]["values"].pop("trainable")
+    found = relative(fields | {"claims": []}, column=0)
+    unit = unit_of(found.columns[0])
+    own = [run for run in recipes_of_exhibit(found, "paper") if run.fields["n"] != unit.fields["n"]]
+    units = [dataclasses.replace(unit, seed=seed) for seed in range(3)]
+    for run in own:
+        record(run, "paper", coverage=1.0)
+    assert state_of(found, "paper") == "partly"
+    for run in units:
+        record(run, "paper", coverage=1.0)
+    assert state_of(found, "paper") == "measured"
+    record(units[0], "paper", coverage=1.0, code="0123456789abcdef")
+    assert state_of(found, "paper") == "stale"
+
+
+@register_recipe
+@dataclass(frozen=True, kw_only=True)
+class Nested(Recipe):
+    """Runs of which each three share a draw."""
+
+    system: ClassVar[str] = "nola"
+    name: ClassVar[str] = "nested"
+
+    def group(self):
+        return self.seed // 3
+
+
+def test_seeds_that_share_a_draw_are_averaged_first(fields):
+    register_profiles("nested", lambda recipe, profile: recipe, seeds={"paper": tuple(range(12))})
+    fields["columns"] = fields["columns"][1:]
+    fields |= {"rows": [fields["rows"][0] | {"recipe": {"name": "nested"}, "values": {}, "spreads": {}}], "claims": []}
+    found = Exhibit.model_validate(fields | {"why": "Made up."})
+    for seed in range(12):
+        record(Nested(seed=seed), "paper", coverage=float(seed // 3) + 0.1 * (seed % 3 - 1))
+    cell = measured(found, "paper").cell("a", "accuracy")
+    assert (cell.n, cell.planned, cell.state) == (4, 12, "measured")
+    assert cell.by_draw == pytest.approx({0: 0.0, 1: 1.0, 2: 2.0, 3: 3.0})
+    assert cell.half_width == pytest.approx(3.182446 * statistics.stdev([0, 1, 2, 3]) / 2, rel=1e-6)
+
+
+def test_intervals_over_draws_cover_the_truth_as_often_as_they_say():
+    draw = np.random.default_rng(0)
+    sets, within = draw.normal(size=(2000, 4, 1)), 0.7 * draw.normal(size=(2000, 4, 3))
+    covered = {"by set": 0, "by seed": 0}
+    for values in (sets + within).reshape(2000, 12).tolist():  # four sets of images, three initialisations each
+        for name, draws in (("by set", {seed: seed // 3 for seed in range(12)}), ("by seed", {})):
+            by_seed = dict(enumerate(values))
+            cell = Measured(row="r", column="c", profile="paper", state="measured", by_seed=by_seed, draws=draws)
+            covered[name] += abs(cell.value) <= cell.half_width
+    assert covered["by set"] / 2000 == pytest.approx(0.95, abs=0.015)
+    assert covered["by seed"] / 2000 < 0.85

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from effbook.chapters import CHAPTERS
 from effbook.errors import EffbookError
 from effbook.exhibits import (
     chosen,
@@ -25,7 +26,6 @@ from effbook.exhibits import (
     show_terminal,
 )
 from effbook.exhibits.measure import STATES
-from effbook.chapters import CHAPTERS
 from effbook.runs import records
 from effbook.runs.code import fingerprint
 from effbook.runs.recipe import Result
@@ -113,7 +113,7 @@ def test_the_json_has_exactly_the_promised_keys():
 
 
 def test_a_whole_list_looks_at_each_file_of_code_once(monkeypatch):
-    from effbook.runs import fingerprint as code
+    from effbook.runs import code
 
     counted, now = [], code._imports_now
     monkeypatch.setattr(

@@ -70,6 +70,10 @@ class VisionRecipe(Recipe):
     def needs(self) -> tuple[str, ...]:
         return ("cuda",) if self.model.startswith("vit-") and self.model != "vit-s14" else ()
 
+    def group(self) -> int:
+        """The set of training images, which the initialisations drawn for it share."""
+        return self.seed // self.initialisations
+
     def cost(self) -> Cost:
         if self.model == "toy":
             return Cost(seconds=1)
@@ -89,7 +93,7 @@ class VisionRecipe(Recipe):
         device = torch.device(context.device)
         train, test = load_images(self.dataset, "train"), load_images(self.dataset, "test")
         picked, held_out = few_shot(
-            train.labels, shots=self.shots, validation=self.validation_images, seed=self.seed // self.initialisations
+            train.labels, shots=self.shots, validation=self.validation_images, seed=self.group()
         )
         tested = subset(len(test.labels), self.test_images)
         backbone = self.backbone()
