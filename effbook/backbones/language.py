@@ -1,9 +1,6 @@
 """Language backbones: the packaged SmolLM2-135M, in float or with an 8-bit base, and a tiny LLaMA for smoke runs."""
 
 import logging
-import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from filelock import FileLock
 
 from effbook.backbones.vision import only_file, seeded
 from effbook.errors import EffbookError
+from effbook.files import placed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -88,22 +87,16 @@ def converted(gguf: Path, *, version: str) -> Path:
     if folder.is_dir():
         return folder
     try:
-        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=gguf.parent))
-        beside.chmod(0o755)  # mkdtemp makes it private
+        with FileLock(gguf.parent / f".{folder.name}.lock"):  # of two processes one converts
+            if not folder.is_dir():
+                with placed(folder, alone=True) as beside:
+                    beside.mkdir()
+                    model, tokenizer = read_gguf(gguf)
+                    model.save_pretrained(beside)
+                    tokenizer.save_pretrained(beside)
     except OSError as error:
-        raise EffbookError(
-            f"Cannot write into {gguf.parent} ({error})", "set EFFBOOK_DATA to a writable folder"
-        ) from None
-    try:
-        model, tokenizer = read_gguf(gguf)
-        model.save_pretrained(beside)
-        tokenizer.save_pretrained(beside)
-        os.replace(beside, folder)
-    except OSError:
-        if not folder.is_dir():  # another process that converted at the same time may have been first
-            raise
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        cause = f"Cannot write into {gguf.parent} ({error})"
+        raise EffbookError(cause, "set EFFBOOK_DATA to a writable folder with enough space") from None
     return folder
 
 

@@ -31,6 +31,7 @@ from effbook.book.notebooks import environment, notebook_parameters, run_noteboo
 from effbook.book.parameters import parse_parameters
 from effbook.book.places import toc_files
 from effbook.errors import EffbookError
+from effbook.files import leftovers, remove, replace
 
 MATHJAX = "tex-svg-full.js"  # one file, no fonts: works from file:// in every browser
 SPHINX = "from jupyter_book.cli.main import main; main()"
@@ -214,10 +215,7 @@ def run_sphinx(stage: Path, out: Path) -> Path:
 
 def _replace(new: Path, old: Path) -> Path:
     """Put the new site where the old one was; the gap between the two is one rename."""
-    aside = old.with_name(f"{old.name}.old")
-    shutil.rmtree(aside, ignore_errors=True)
-    if old.exists():
-        old.rename(aside)
-    new.rename(old)
-    shutil.rmtree(aside, ignore_errors=True)
+    for left in leftovers(old):  # by a build that was killed
+        remove(left)
+    replace(new, old)
     return old

@@ -22,6 +22,7 @@ from effbook.data.cache import (
 from effbook.data.manifest import File, LocalSource, Manifest, PackageSource, manifest
 from effbook.data.sources import Damaged, Report, SourceError, bring
 from effbook.errors import EffbookError
+from effbook.files import leftovers, remove, replace
 
 ATTEMPTS = 2  # a broken download is fetched once more
 
@@ -43,8 +44,8 @@ def fetch(name: str, *, progress: bool = False, recheck: bool = False) -> Path:
         sound = not problems(described, folder, rehash=recheck)
         if sound and not (recheck and lacks_optional(described, folder)):
             return folder
-        for abandoned in cache_folder().glob(f".incoming-{name}.*"):  # by a process that was killed
-            shutil.rmtree(abandoned, ignore_errors=True)
+        for abandoned in [*cache_folder().glob(f".incoming-{name}.*"), *leftovers(folder)]:  # by a killed process
+            remove(abandoned)
         failures = []
         for index, source, complete in _in_order(described):
             for attempt in range(1, ATTEMPTS + 1):
@@ -100,15 +101,7 @@ def _fetch_from(described: Manifest, index: int, folder: Path, report: Report, c
                 if file.path in brought:
                     origins[file.path] = _place(file, brought[file.path], incoming, staged)
         write_stamp(staged, described, index, origins)
-        aside = Path(scratch) / "aside"
-        if folder.exists() or folder.is_symlink():
-            folder.rename(aside)
-        try:
-            staged.rename(folder)
-        except OSError:
-            if aside.exists():
-                aside.rename(folder)
-            raise
+        replace(staged, folder)
 
 
 def _place(file: File, arrived: Path, incoming: Path, staged: Path) -> list[str]:

@@ -8,9 +8,7 @@ The basis is a matter of the seed, equal to the bit on every device, so that a f
 
 import hashlib
 import json
-import os
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from effbook.errors import EffbookError
+from effbook.files import placed
 from effbook.nola.config import BITS, NOLASettings
 from effbook.nola.inject import adapt, adapted
 from effbook.nola.layer import NOLALayer, adaptable, matching, matrix_shape
@@ -122,13 +121,8 @@ def save(model: nn.Module, path: str | Path, *, bits: int | None = None) -> int:
     metadata = {"nola": text, "digest": _digest(text.encode(), payload.numpy().tobytes())}
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
+    with placed(path) as beside:
         save_file({"payload": payload}, beside, metadata=metadata)
-        os.replace(beside, path)
-    finally:
-        Path(beside).unlink(missing_ok=True)
     return path.stat().st_size
 
 

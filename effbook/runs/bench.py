@@ -13,8 +13,8 @@ from pathlib import Path
 
 from effbook.chapters import SYSTEMS
 from effbook.errors import EffbookError
+from effbook.files import write_atomically
 from effbook.runs import machine, records
-from effbook.runs.context import write_atomically
 from effbook.runs.recipe import nearest
 
 SCHEMA = 1

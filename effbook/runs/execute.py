@@ -3,24 +3,23 @@
 import hashlib
 import importlib
 import json
-import os
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import psutil
-from filelock import FileLock, Timeout
 
 from effbook.errors import EffbookError
-from effbook.runs import machine, records
+from effbook.files import leftovers, remove, write_atomically
+from effbook.runs import cache, machine, records
 from effbook.runs.code import fingerprint
-from effbook.runs.context import Context, write_atomically
+from effbook.runs.context import Context
 from effbook.runs.profiles import check_profile
 from effbook.runs.progress import Display, duration
 from effbook.runs.recipe import Recipe, make
@@ -32,42 +31,81 @@ class RunsFailedError(EffbookError):
 
 
 def execute(
-    recipe: Recipe, *, profile: str, fresh: bool = False, quiet: bool = False, display: Display | None = None
+    recipe: Recipe,
+    *,
+    profile: str,
+    fresh: bool = False,
+    fresh_since: datetime | None = None,
+    quiet: bool = False,
+    display: Display | None = None,
 ) -> Record:
     """The record of a recipe: the one that is there, or else that of a run now.
 
-    A run that was killed goes on from its last checkpoint. `fresh` computes again; the old record is replaced only when
-    the new one is complete. Another process that computes the same record is waited for, and its record returned.
+    A run that was killed goes on from its last checkpoint. `fresh` computes again, also what the run would take from a
+    cache; the old record is replaced only when the new one is complete. `fresh_since` says since when something counts
+    as fresh, now if not given: several runs that were asked for at once share what one of them has made. Another
+    process that computes the same record is waited for, and its record returned.
     """
     display = display or Display(quiet=quiet)
+    if fresh or fresh_since is not None:
+        return current(recipe, profile=profile, fresh_since=fresh_since or datetime.now(UTC), display=display)
+    found = _obtain(recipe, profile, lambda record: True, None, display)
+    if records.is_stale(found):
+        commit = (found.provenance.commit or "unknown")[:10]
+        display.say(f"{recipe.name} {recipe.key}: recorded, stale (commit {commit}); --fresh recomputes")
+    return found
+
+
+def current(recipe: Recipe, *, profile: str, fresh_since: datetime | None, display: Display) -> Record:
+    """The record of a recipe, if it is not stale and not older than `fresh_since`, or else that of a run now."""
+
+    def stands(record: Record) -> bool:
+        return cache.is_fresh(record.provenance.created, fresh_since) and not records.is_stale(record)
+
+    return _obtain(recipe, profile, stands, fresh_since, display)
+
+
+def _obtain(
+    recipe: Recipe, profile: str, stands: Callable[[Record], bool], fresh_since: datetime | None, display: Display
+) -> Record:
+    """The record that is there, if it `stands`, or else that of a run under the record's lock."""
     path = records.path_of(recipe, check_profile(profile))
-    before = _signature(path)
-    if not fresh and (found := records.find(recipe, profile)) is not None:
-        if records.is_stale(found):
-            commit = (found.provenance.commit or "unknown")[:10]
-            display.say(f"{recipe.name} {recipe.key}: recorded, stale (commit {commit}); --fresh recomputes")
+
+    def look() -> Record | None:
+        try:
+            found = records.find(recipe, profile)
+        except EffbookError:  # a damaged one is replaced only by who asked for a fresh one
+            if fresh_since is None:
+                raise
+            return None
+        return found if found is not None and stands(found) else None
+
+    if (found := look()) is not None:
         return found
     if lacks := machine.missing(recipe.needs()):
         raise EffbookError(
             f"{recipe.name} under {profile} needs {' and '.join(lacks)}, which this machine lacks",
             "run it on a machine that has it, or choose another profile",
         )
-    with _locked(path, display):
-        if _signature(path) != before:  # another process wrote it while we waited
-            return records.read(path)
+    with cache.holding(path, display):
+        if (found := look()) is not None:  # another process wrote it while we waited
+            return found
+        for left in leftovers(path):
+            remove(left)
         with display.live():
-            return _compute(recipe, profile, fresh, display)
+            return _compute(recipe, profile, fresh_since, display)
 
 
-def _compute(recipe: Recipe, profile: str, fresh: bool, display: Display) -> Record:
+def _compute(recipe: Recipe, profile: str, fresh_since: datetime | None, display: Display) -> Record:
     code = fingerprint(recipe.modules())
     if recipe.datasets():
         from effbook import data
 
         for name in recipe.datasets():
             data.fetch(name, progress=not display.quiet)
-    folder = _prepare_work_folder(recipe, profile, code, fresh, display)
-    context = Context(profile, folder, display)
+    folder = work_folder(recipe, profile)
+    fresh_since = _prepare(folder, code, fresh_since, display)
+    context = Context(profile, folder, display, fresh_since)
     with _PeakMemory() as peak:
         context.peak_bytes = lambda: peak.size_bytes
         result = recipe.run(context)
@@ -78,61 +116,40 @@ def _compute(recipe: Recipe, profile: str, fresh: bool, display: Display) -> Rec
         flops=result.flops,
         joules=result.joules,
     )
-    record = records.write(recipe, profile, result, fingerprint=code, cost=cost)
+    record = records.write(recipe, profile, result, fingerprint=code, cost=cost, taken=tuple(context.taken))
     shutil.rmtree(folder, ignore_errors=True)
     return record
 
 
 def work_folder(recipe: Recipe, profile: str) -> Path:
     """Where a run keeps its checkpoints: in $EFFBOOK_WORK or the user's cache, one for each record's path."""
-    given = os.environ.get("EFFBOOK_WORK")
-    root = Path(given) if given else platformdirs.user_cache_path("effbook") / "work"
     where = hashlib.sha256(str(records.records_folder().resolve()).encode()).hexdigest()[:8]
-    return root / f"{profile}-{recipe.name}-{recipe.key}-{where}"
+    return cache.work_root() / f"{profile}-{recipe.name}-{recipe.key}-{where}"
 
 
-def _prepare_work_folder(recipe: Recipe, profile: str, code: str, fresh: bool, display: Display) -> Path:
-    """The work folder, emptied unless what is in it comes from the same code.
+def _prepare(folder: Path, code: str, fresh_since: datetime | None, display: Display) -> datetime | None:
+    """Make the work folder, emptied unless what is in it comes from the same code, packages and device.
 
-    A fresh run goes on only from an interrupted fresh run: it is to be fresh from its first step.
+    A fresh run goes on only from an interrupted fresh run: it is to be fresh from its first step. Returns since when
+    the run is fresh: for one that goes on, since the interrupted one was asked for.
     """
-    folder = work_folder(recipe, profile)
     stamp = folder / "stamp.json"
+    wanted = {"fingerprint": code, "packages": machine.packages(), "device": machine.device()}
     if folder.exists():
         try:
             found = json.loads(stamp.read_text())
-        except (OSError, ValueError):
-            found = {}
-        if found.get("fingerprint") == code and (found.get("fresh") or not fresh):
-            return folder
-        if found.get("fingerprint") != code:
-            display.say("an interrupted run was made by other code; it starts anew")
+            since = datetime.fromisoformat(found.pop("fresh_since")) if found.get("fresh_since") else None
+        except (OSError, ValueError, AttributeError):
+            found, since = {}, None
+        found.pop("fresh_since", None)
+        if found == wanted and (since or not fresh_since):
+            return since
+        if found != wanted:
+            display.say("an interrupted run was made by other code, packages or device; it starts anew")
         shutil.rmtree(folder)
-    write_atomically(stamp, json.dumps({"fingerprint": code, "fresh": fresh}))
-    return folder
-
-
-@contextmanager
-def _locked(path: Path, display: Display) -> Iterator[None]:
-    """Hold the lock of a record's path; whoever dies while holding it releases it."""
-    folder = path.parent / ".locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / ".gitignore").exists():
-        write_atomically(folder / ".gitignore", "*\n")
-    lock = FileLock(folder / f"{path.stem}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        display.say(f"another process computes {path.stem}; waiting for its record")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _signature(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+    told = wanted | {"fresh_since": fresh_since.isoformat() if fresh_since else None}
+    write_atomically(stamp, json.dumps(told))
+    return fresh_since
 
 
 class _PeakMemory:
@@ -185,10 +202,11 @@ def execute_all(
         stale = sum(records.is_stale(record) for record in done.values())
         note = f", {stale} of them stale: --fresh recomputes them" if stale else ""
         display.say(f"{len(done)} of {len(done) + len(to_do)} runs are recorded{note}")
+    since = datetime.now(UTC) if fresh else None  # of the whole batch: runs that share a training train it once
     failures: list[tuple[Recipe, Exception]] = []
     start, planned, spent = time.monotonic(), sum(recipe.cost().seconds for recipe, _ in to_do), 0.0
     with nullcontext() if quiet or not to_do else display.live():
-        for count, (pair, outcome) in enumerate(_outcomes(to_do, jobs, fresh, quiet, display), 1):
+        for count, (pair, outcome) in enumerate(_outcomes(to_do, jobs, since, quiet, display), 1):
             recipe, profile = pair
             spent += recipe.cost().seconds
             left = (time.monotonic() - start) / max(spent, 1e-9) * (planned - spent)
@@ -213,13 +231,13 @@ def execute_all(
 
 
 def _outcomes(
-    pairs: list[tuple[Recipe, str]], jobs: int, fresh: bool, quiet: bool, display: Display
+    pairs: list[tuple[Recipe, str]], jobs: int, fresh_since: datetime | None, quiet: bool, display: Display
 ) -> Iterator[tuple[tuple[Recipe, str], Record | Exception]]:
     if jobs == 1 or len(pairs) <= 1:
         inner = Display(quiet=True) if quiet else display
         for recipe, profile in pairs:
             try:
-                yield (recipe, profile), execute(recipe, profile=profile, fresh=fresh, display=inner)
+                yield (recipe, profile), execute(recipe, profile=profile, fresh_since=fresh_since, display=inner)
             except Exception as error:
                 yield (recipe, profile), error
         return
@@ -227,14 +245,14 @@ def _outcomes(
 
     jobs = min(jobs, len(pairs))
     threads = max(1, machine.cores() // jobs)
-    calls = (delayed(_in_worker)(type(r).__module__, r.name, r.fields, p, fresh, threads) for r, p in pairs)
+    calls = (delayed(_in_worker)(type(r).__module__, r.name, r.fields, p, fresh_since, threads) for r, p in pairs)
     by_label = {(recipe.name, recipe.key, profile): (recipe, profile) for recipe, profile in pairs}
     for label, outcome in Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)(calls):
         yield by_label[label], outcome
 
 
 def _in_worker(
-    module: str, name: str, fields: dict, profile: str, fresh: bool, threads: int
+    module: str, name: str, fields: dict, profile: str, fresh_since: datetime | None, threads: int
 ) -> tuple[tuple[str, str, str], Record | Exception]:
     """One run in a process of its own, to which a recipe travels as its name and fields."""
     import torch
@@ -244,7 +262,7 @@ def _in_worker(
     recipe = make(name, **fields)
     label = (name, recipe.key, profile)
     try:
-        return label, execute(recipe, profile=profile, fresh=fresh, quiet=True)
+        return label, execute(recipe, profile=profile, fresh_since=fresh_since, quiet=True)
     except EffbookError as error:
         return label, EffbookError(error.cause, error.remedy)
     except Exception as error:  # whatever it is, it must be able to travel back

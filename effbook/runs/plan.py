@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from effbook.runs import machine, records
+from effbook.runs.context import CHECKPOINT
 from effbook.runs.execute import work_folder
 from effbook.runs.recipe import Cost, Recipe
 
@@ -57,5 +58,5 @@ def _planned(recipe: Recipe, profile: str) -> PlannedRun:
     if record is not None:
         state = "stale" if records.is_stale(record) else "recorded"
         return PlannedRun(recipe, profile, state, recipe.cost(), ())
-    state = "interrupted" if (work_folder(recipe, profile) / "checkpoint.json").exists() else "to do"
+    state = "interrupted" if (work_folder(recipe, profile) / CHECKPOINT).exists() else "to do"
     return PlannedRun(recipe, profile, state, recipe.cost(), tuple(machine.missing(recipe.needs())))

@@ -7,7 +7,6 @@ import os
 import shutil
 import statistics
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,9 +14,10 @@ import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from effbook.errors import EffbookError
+from effbook.files import placed, write_atomically
 from effbook.runs import machine
+from effbook.runs.cache import Taken, now
 from effbook.runs.code import fingerprint
-from effbook.runs.context import write_atomically
 from effbook.runs.profiles import check_profile
 from effbook.runs.recipe import Recipe, Result, key_of, make
 
@@ -68,6 +68,7 @@ class Provenance(_Strict):
     device: str
     threads: int
     created: str
+    taken: tuple[Taken, ...] = ()  # what the run took from a cache, and did not make itself
 
 
 class Record(_Strict):
@@ -159,7 +160,9 @@ def all_records(profile: str) -> list[Record]:
     return [read(path) for path in sorted(folder.glob("*/*.json"))]
 
 
-def write(recipe: Recipe, profile: str, result: Result, *, fingerprint: str, cost: CostOf) -> Record:
+def write(
+    recipe: Recipe, profile: str, result: Result, *, fingerprint: str, cost: CostOf, taken: tuple[Taken, ...] = ()
+) -> Record:
     """Write the record of a result, whole or not at all; a record that was there is replaced at the last moment."""
     _check(recipe, result)
     path = path_of(recipe, profile)
@@ -181,16 +184,26 @@ def write(recipe: Recipe, profile: str, result: Result, *, fingerprint: str, cos
             packages=machine.packages(),
             device=machine.device(),
             threads=machine.threads(),
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            created=now(),
+            taken=taken,
         ),
     )
-    text = json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True, allow_nan=False)
-    write_atomically(path, text + "\n")
+    content = record.model_dump(mode="json")
+    if not taken:
+        del content["provenance"]["taken"]
+    write_atomically(path, json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
     wanted = {path.parent / entry.path for entry in artifacts.values()}
     for old in path.with_suffix("").glob("*"):
         if old not in wanted:  # an artifact of the record replaced
             old.unlink()
     return record
+
+
+def as_taken(record: Record) -> Taken:
+    """A record, as that of a run which depends on it names it."""
+    told = record.provenance
+    known = {"fingerprint": told.fingerprint, "commit": told.commit, "dirty": told.dirty, "created": told.created}
+    return Taken(kind="record", key=f"{record.recipe.name}-{record.key}", **known)
 
 
 def is_stale(record: Record) -> bool:
@@ -243,9 +256,8 @@ def _keep(file: Path, record_path: Path) -> Artifact:
     digest = _sha256(file)
     target = record_path.with_suffix("") / f"{file.stem}-{digest[:8]}{file.suffix}"
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    shutil.copyfile(file, temporary)
-    os.replace(temporary, target)
+    with placed(target) as beside:
+        shutil.copyfile(file, beside)
     relative = target.relative_to(record_path.parent).as_posix()
     return Artifact(path=relative, sha256=digest, size_bytes=target.stat().st_size)
 

@@ -1,3 +1,6 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -110,21 +113,27 @@ def test_a_conversion_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(language, "read_gguf", read)
     with pytest.raises(KeyboardInterrupt):
         language.converted(tmp_path / "model.gguf", version="a" * 64)
-    assert list(tmp_path.iterdir()) == []
+    assert [path for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
 
 
-def test_of_two_processes_that_convert_at_once_the_first_wins(tmp_path, monkeypatch):
-    gguf = tmp_path / "model.gguf"
-    winner = tmp_path / f"float32-{'a' * 12}"
+def test_of_two_that_convert_at_once_one_does_and_the_other_waits(tmp_path, monkeypatch):
+    gguf, calls, begun, go_on = tmp_path / "model.gguf", [], threading.Event(), threading.Event()
 
     def read(_):
-        winner.mkdir()
-        (winner / "theirs").write_text("complete")
+        calls.append(1)
+        begun.set()
+        go_on.wait()
         return backbones.toy_lm()
 
     monkeypatch.setattr(language, "read_gguf", read)
-    assert language.converted(gguf, version="a" * 64) == winner
-    assert [path.name for path in tmp_path.rglob("*")] == [winner.name, "theirs"]
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(language.converted, gguf, version="a" * 64)
+        begun.wait()
+        second = pool.submit(language.converted, gguf, version="a" * 64)
+        assert not second.done()
+        go_on.set()
+        assert first.result() == second.result() == tmp_path / f"float32-{'a' * 12}"
+    assert len(calls) == 1
 
 
 # ---------------------------------------------------------------------------------------------- the packaged model

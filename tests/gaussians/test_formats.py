@@ -171,12 +171,12 @@ def test_a_place_that_cannot_be_written_to_is_one_sentence_and_nothing_stays(tmp
     with pytest.raises(EffbookError, match="folder is a folder"):
         write(single(), tmp_path / "folder")
     with pytest.raises(EffbookError, match="cannot be written"):
-        write(single(), tmp_path / ("x" * 254))
+        write(single(), tmp_path / ("x" * 256))
 
     def refused(*_):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(type(tmp_path), "replace", refused)
+    monkeypatch.setattr(os, "replace", refused)
     with pytest.raises(EffbookError, match=r"written \(Permission denied\)"):
         write(single(), tmp_path / "scene")
     assert os.listdir(tmp_path) == ["folder"]

@@ -22,6 +22,7 @@ from effbook.data.cache import cache_folder, is_cached
 from effbook.data.fetch import fetch, remedy
 from effbook.data.manifest import manifest
 from effbook.errors import EffbookError
+from effbook.files import placed
 from effbook.gaussians.scenes import Scene, read_colmap, read_ngp, read_synthetic, reconstruct, still_life
 
 
@@ -171,13 +172,11 @@ def _arkit_model(home: Path, name: str, kept: Path) -> Path:
                 f"the video {name} is not here",
                 f"put its frames into {video / 'frames'} (see {manifest('arkit-200').homepage})",
             )
-        beside = kept / f"{name}.part"
-        shutil.rmtree(beside, ignore_errors=True)
-        (beside / "photos").mkdir(parents=True)
-        for i in np.linspace(0, len(frames) - 1, min(len(frames), ARKIT_FRAMES)).round().astype(int):
-            shutil.copyfile(frames[i], beside / "photos" / frames[i].name)
-        reconstruct(beside / "photos", beside)
-        for leftover in ("photos", "work"):
-            shutil.rmtree(beside / leftover, ignore_errors=True)
-        beside.rename(out)
+        with placed(out, alone=True) as beside:
+            (beside / "photos").mkdir(parents=True)
+            for i in np.linspace(0, len(frames) - 1, min(len(frames), ARKIT_FRAMES)).round().astype(int):
+                shutil.copyfile(frames[i], beside / "photos" / frames[i].name)
+            reconstruct(beside / "photos", beside)
+            for leftover in ("photos", "work"):
+                shutil.rmtree(beside / leftover, ignore_errors=True)
     return out

@@ -6,14 +6,16 @@ allocated. (Own code: the library for .ply files at large is under a licence tha
 one for splats writes no nx, ny, nz.)
 """
 
-import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 
 from effbook.errors import EffbookError
+from effbook.files import placed
 from effbook.gaussians.model import SH_REST, Gaussians
 
 HEADER_BYTES = 65_536  # at most
@@ -177,35 +179,16 @@ def check_place(path: Path) -> None:
         raise EffbookError(f"{path} is a folder", "name a file")
 
 
-class replacing:
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write beside `path`, put in its place when all went well and removed when not.
 
     Raises EffbookError where the place cannot be written to or the disk is full.
     """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self):
-        check_place(self.path)
-        self._beside = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}")
-        try:
-            self._file = self._beside.open("xb")  # with the mode that the user's mask gives
-        except OSError as error:
-            raise self._unwritten(error) from None
-        return self._file
-
-    def __exit__(self, kind: type | None, error: BaseException | None, *_: object) -> None:
-        try:
-            self._file.close()
-            if kind is None:
-                self._beside.replace(self.path)
-        except OSError as other:
-            error = error or other
-        finally:
-            self._beside.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise self._unwritten(error) from None
-
-    def _unwritten(self, error: OSError) -> EffbookError:
-        return EffbookError(f"{self.path} cannot be written ({error.strerror or error})", "free or name another place")
+    try:
+        check_place(path)
+        with placed(path) as beside, beside.open("xb") as file:  # with the mode that the user's mask gives
+            yield file
+    except OSError as error:
+        cause = f"{path} cannot be written ({error.strerror or error})"
+        raise EffbookError(cause, "free or name another place") from None

@@ -7,7 +7,6 @@ Rendered by Mitsuba's scalar path tracer: slow, but the same picture on every ma
 
 import json
 import math
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 from filelock import FileLock
 
 from effbook.errors import EffbookError
+from effbook.files import placed
 
 FIELD_OF_VIEW = 0.6911112070083618  # NeRF-Synthetic's camera_angle_x, radians
 DISTANCE = 4.031128874  # and its cameras' distance from the middle
@@ -38,10 +38,9 @@ def still_life(
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f"{out.name}.lock"):
         if not (out / "transforms_test.json").is_file():
-            beside = folder / f"{out.name}.part"
-            shutil.rmtree(beside, ignore_errors=True)
-            _render(STILL_LIFES[name], beside, size_px=size_px, views={"train": train, "test": test}, samples=samples)
-            beside.rename(out)
+            views = {"train": train, "test": test}
+            with placed(out, alone=True) as beside:
+                _render(STILL_LIFES[name], beside, size_px=size_px, views=views, samples=samples)
     return out
 
 
