@@ -41,6 +41,7 @@ class Context:
     seconds_before: float = 0.0  # wall time of the parts before this one, up to the checkpoint resumed from
     peak_before_bytes: int = 0
     peak_bytes: Callable[[], int] | None = None  # tells the peak memory so far, set by `execute`
+    current: "Callable[[Recipe], Record] | None" = None  # gives the record of a recipe, set by `execute`
     taken: list[Taken] = field(default_factory=list)  # what the run did not make itself, for its record
 
     def __post_init__(self) -> None:
@@ -149,13 +150,13 @@ class Context:
     def record_of(self, recipe: "Recipe") -> "Record":
         """The record, under the same profile, of a recipe that this run depends on.
 
-        It is the one that is there, unless it is stale or older than `fresh_since`; else that of a run now.
+        It is the one that is there, unless it is stale or older than `fresh_since`; else that of a run now. Only a
+        context that the engine made knows records.
         """
-        from effbook.runs import records
-        from effbook.runs.execute import current
-
-        record = current(recipe, profile=self.profile, fresh_since=self.fresh_since, display=self.display)
-        self._note(records.as_taken(record))
+        if self.current is None:
+            raise EffbookError(f"this context has no record of {recipe.name}", "run the recipe with `execute`")
+        record = self.current(recipe)
+        self._note(record.as_taken())
         return record
 
     def _make(self, place: Path, kind: str, parts: dict[str, Any], of: "Recipe", make: Callable[[Path], None]) -> Path:

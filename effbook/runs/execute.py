@@ -105,7 +105,7 @@ def _compute(recipe: Recipe, profile: str, fresh_since: datetime | None, display
             data.fetch(name, progress=not display.quiet)
     folder = work_folder(recipe, profile)
     fresh_since = _prepare(folder, code, fresh_since, display)
-    context = Context(profile, folder, display, fresh_since)
+    context = surroundings(profile, folder, display, fresh_since)
     with _PeakMemory() as peak:
         context.peak_bytes = lambda: peak.size_bytes
         result = recipe.run(context)
@@ -119,6 +119,15 @@ def _compute(recipe: Recipe, profile: str, fresh_since: datetime | None, display
     record = records.write(recipe, profile, result, fingerprint=code, cost=cost, taken=tuple(context.taken))
     shutil.rmtree(folder, ignore_errors=True)
     return record
+
+
+def surroundings(profile: str, folder: Path, display: Display, fresh_since: datetime | None = None) -> Context:
+    """A context that knows records: `record_of` gives those of the profile, and runs what is missing."""
+
+    def needed(recipe: Recipe) -> Record:
+        return current(recipe, profile=profile, fresh_since=fresh_since, display=display)
+
+    return Context(profile, folder, display, fresh_since, current=needed)
 
 
 def work_folder(recipe: Recipe, profile: str) -> Path:

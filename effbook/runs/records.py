@@ -99,6 +99,12 @@ class Record(_Strict):
         """The recipe again, as an object."""
         return make(self.recipe.name, **self.recipe.fields)
 
+    def as_taken(self) -> Taken:
+        """This record, as that of a run which depends on it names it."""
+        told = self.provenance
+        known = {"fingerprint": told.fingerprint, "commit": told.commit, "dirty": told.dirty, "created": told.created}
+        return Taken(kind="record", key=f"{self.recipe.name}-{self.key}", **known)
+
     def artifact(self, name: str) -> Path:
         """The path of an artifact, checked against its sha256."""
         if name not in self.artifacts:
@@ -197,13 +203,6 @@ def write(
         if old not in wanted:  # an artifact of the record replaced
             old.unlink()
     return record
-
-
-def as_taken(record: Record) -> Taken:
-    """A record, as that of a run which depends on it names it."""
-    told = record.provenance
-    known = {"fingerprint": told.fingerprint, "commit": told.commit, "dirty": told.dirty, "created": told.created}
-    return Taken(kind="record", key=f"{record.recipe.name}-{record.key}", **known)
 
 
 def is_stale(record: Record) -> bool:
