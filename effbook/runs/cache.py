@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import platformdirs
 from filelock import FileLock, Timeout
@@ -25,10 +25,17 @@ from effbook.runs import machine
 from effbook.runs.code import fingerprint
 from effbook.runs.progress import Display
 
-if TYPE_CHECKING:
-    from effbook.runs.recipe import Recipe
-
 STAMP = ".result.json"
+
+
+class Coded(Protocol):
+    """What a result needs of the recipe that it belongs to."""
+
+    name: str
+    fields: dict[str, Any]
+
+    def modules(self) -> tuple[str, ...]:
+        """Modules whose import closure is the code."""
 
 
 class Taken(BaseModel):
@@ -127,7 +134,7 @@ def stamp_of(place: Path) -> Stamp | None:
         return None
 
 
-def holds(stamp: Stamp, of: "Recipe", fresh_since: datetime | None) -> bool:
+def holds(stamp: Stamp, of: Coded, fresh_since: datetime | None) -> bool:
     """Whether a kept result may be taken: it comes from the code that is here, and is not older than `fresh_since`."""
     return is_fresh(stamp.created, fresh_since) and _same_code(of.modules(), stamp.fingerprint)
 
@@ -144,7 +151,7 @@ def is_fresh(created: str, fresh_since: datetime | None) -> bool:
     return datetime.fromisoformat(created) >= fresh_since.replace(microsecond=fresh_since.microsecond // 1000 * 1000)
 
 
-def make_at(place: Path, kind: str, parts: dict[str, Any], of: "Recipe", make: Callable[[Path], tuple]) -> Stamp:
+def make_at(place: Path, kind: str, parts: dict[str, Any], of: Coded, make: Callable[[Path], tuple]) -> Stamp:
     """Have `make(folder)` fill a new folder and put it in place, whole or not at all; the caller holds the lock.
 
     `make` returns what it took of other results.

@@ -14,14 +14,11 @@ from typing import TYPE_CHECKING, Any
 from effbook.errors import EffbookError
 from effbook.files import placed
 from effbook.runs import cache
-from effbook.runs.cache import Taken
+from effbook.runs.cache import Coded, Taken
 from effbook.runs.progress import Display, Tracker
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from effbook.runs.recipe import Recipe
-    from effbook.runs.records import Record
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -41,7 +38,7 @@ class Context:
     seconds_before: float = 0.0  # wall time of the parts before this one, up to the checkpoint resumed from
     peak_before_bytes: int = 0
     peak_bytes: Callable[[], int] | None = None  # tells the peak memory so far, set by `execute`
-    current: "Callable[[Recipe], Record] | None" = None  # gives the record of a recipe, set by `execute`
+    current: Callable[[Any], Any] | None = None  # gives the record of a recipe, set by `execute`
     taken: list[Taken] = field(default_factory=list)  # what the run did not make itself, for its record
 
     def __post_init__(self) -> None:
@@ -112,7 +109,7 @@ class Context:
         self.display.say(f"resuming at step {step}")
         return state, step, extra
 
-    def kept(self, kind: str, parts: dict[str, Any], of: "Recipe") -> Path | None:
+    def kept(self, kind: str, parts: dict[str, Any], of: Coded) -> Path | None:
         """The folder of an intermediate result that was kept; None if there is none that may be taken.
 
         `kind` names the sort of result ("trained-scene"). `parts` is plain JSON of all that it depends on besides code,
@@ -128,7 +125,7 @@ class Context:
             self._note(stamp.as_taken(), *stamp.taken)
         return place
 
-    def keep(self, kind: str, parts: dict[str, Any], of: "Recipe", make: Callable[[Path], None]) -> Path:
+    def keep(self, kind: str, parts: dict[str, Any], of: Coded, make: Callable[[Path], None]) -> Path:
         """Have `make(folder)` fill a new folder, keep it as the result, and return where it is.
 
         It is put in place whole or not at all, under a lock, and replaces what was there. A process that was waited for
@@ -141,14 +138,14 @@ class Context:
                 return place
             return self._make(place, kind, parts, of, make)
 
-    def cached(self, kind: str, parts: dict[str, Any], of: "Recipe", make: Callable[[Path], None]) -> Path:
+    def cached(self, kind: str, parts: dict[str, Any], of: Coded, make: Callable[[Path], None]) -> Path:
         """The folder of a result that was `kept`, or else of one that is made now and kept."""
         place = cache.place_of(kind, parts)
         with cache.holding(place, self.display):
             return self.kept(kind, parts, of) or self._make(place, kind, parts, of, make)
 
-    def record_of(self, recipe: "Recipe") -> "Record":
-        """The record, under the same profile, of a recipe that this run depends on.
+    def record_of(self, recipe: Coded) -> Any:
+        """The Record, under the same profile, of a recipe that this run depends on.
 
         It is the one that is there, unless it is stale or older than `fresh_since`; else that of a run now. Only a
         context that the engine made knows records.
@@ -159,7 +156,7 @@ class Context:
         self._note(record.as_taken())
         return record
 
-    def _make(self, place: Path, kind: str, parts: dict[str, Any], of: "Recipe", make: Callable[[Path], None]) -> Path:
+    def _make(self, place: Path, kind: str, parts: dict[str, Any], of: Coded, make: Callable[[Path], None]) -> Path:
         before, self.taken = self.taken, []
 
         def fill(folder: Path) -> tuple[Taken, ...]:
