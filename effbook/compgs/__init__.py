@@ -5,29 +5,40 @@
     write(scene, "scene.compgs")
 
 `python -m effbook.compgs compress scene.ply scene.compgs` compresses a trained scene without training on.
+
+Names are imported when they are asked for: settings (`config`) need no torch.
 """
 
-from effbook.compgs.container import BIT_QUANTISED, PACKED, Storage, describe, int_x, read, read_parts, write
-from effbook.compgs.draw import render
-from effbook.compgs.model import Codebook, Compressed
-from effbook.compgs.quantise import Book, CompGSSettings, Quantiser, books, compress, fit
+import importlib
 
-__all__ = [
-    "BIT_QUANTISED",
-    "PACKED",
-    "Book",
-    "Codebook",
-    "CompGSSettings",
-    "Compressed",
-    "Quantiser",
-    "Storage",
-    "books",
-    "compress",
-    "describe",
-    "fit",
-    "int_x",
-    "read",
-    "read_parts",
-    "render",
-    "write",
-]
+_FROM = {
+    "BIT_QUANTISED": "config",
+    "PACKED": "config",
+    "Book": "config",
+    "Codebook": "model",
+    "CompGSSettings": "config",
+    "Compressed": "model",
+    "Quantiser": "quantise",
+    "Storage": "config",
+    "books": "config",
+    "compress": "quantise",
+    "describe": "container",
+    "fit": "quantise",
+    "int_x": "config",
+    "read": "container",
+    "read_parts": "container",
+    "render": "draw",
+    "write": "container",
+}
+
+__all__ = list(_FROM)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _FROM:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_FROM[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

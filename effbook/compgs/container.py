@@ -23,18 +23,17 @@ checksum. A scene of which anything is kept plain is never beyond that limit. Th
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from effbook.compgs.bits import absmax, bits_for, counted, sorted_by
+from effbook.compgs.config import PACKED, Storage
 from effbook.compgs.layout import (
     MOST_RATIO,
     MOST_ROWS,
     VERSION,
-    Bits,
     Book,
     Header,
     Plain,
@@ -42,41 +41,13 @@ from effbook.compgs.layout import (
     section,
     to_numbers,
 )
-from effbook.compgs.model import SHAPES, Codebook, Compressed
+from effbook.compgs.model import Codebook, Compressed
 from effbook.compgs.reader import Reader
 from effbook.errors import EffbookError
 from effbook.gaussians.formats.ply import replacing
 from effbook.gaussians.model import Gaussians
 
 ROWS = MOST_ROWS  # Gaussians in a group of sections
-
-
-@dataclass(frozen=True, kw_only=True)
-class Storage:
-    """In how many bits the parts are kept: 32 are floats, fewer are whole numbers by absmax quantisation.
-
-    BIT_QUANTISED is the dissertation's BitQ: positions in 16 bits, opacities in 8.
-    """
-
-    plain_bits: dict[str, Bits] = field(default_factory=dict)  # by parameter; 32 if not named
-    code_bits: Bits = 32
-    entropy: bool = False
-
-    def __post_init__(self) -> None:
-        if unknown := set(self.plain_bits) - set(SHAPES):
-            raise EffbookError(f"{sorted(unknown)} is no parameter of a Gaussian", f"choose of {', '.join(SHAPES)}")
-        if not {self.code_bits, *self.plain_bits.values()} <= {4, 8, 16, 32}:
-            raise EffbookError("a number of bits is not 4, 8, 16 or 32", "choose one of them")
-
-
-PACKED = Storage()
-BIT_QUANTISED = Storage(plain_bits={"means": 16, "opacities": 8})
-
-
-def int_x(bits: Bits, *, positions: bool = True) -> Storage:
-    """The dissertation's baselines Int-16, Int-8, Int-4, with or without ("no-pos") the positions."""
-    named: dict[str, Bits] = {name: bits for name in SHAPES if positions or name != "means"}
-    return Storage(plain_bits=named, code_bits=bits)
 
 
 # --- writing -------------------------------------------------------------------------------------------------------

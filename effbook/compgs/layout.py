@@ -7,7 +7,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from effbook.compgs.bits import bits_for, from_absmax, pack, packed_bytes, unpack
-from effbook.compgs.model import SHAPES, index_type, width
+from effbook.compgs.config import Bits
+from effbook.compgs.model import index_type
+from effbook.gaussians.parameters import SHAPES, width
 
 MAGIC = b"\x89CompGS\n"
 VERSION = 2
@@ -18,7 +20,6 @@ SECTION_RATIO = 32  # of a section's numbers to its compressed bytes; zeros are 
 AS_IT_IS, ZSTANDARD = 0, 1
 LEVEL = 1  # of Zstandard: higher ones gain a percent and cost ten times the time
 
-Bits = Literal[4, 8, 16, 32]
 Parameter = Literal["means", "sh_dc", "sh_rest", "opacities", "scales", "rotations"]
 Step = Annotated[float, Field(gt=0, lt=1e30, allow_inf_nan=False)]
 Which = Annotated[int, Field(ge=0, le=5)]

@@ -7,22 +7,10 @@ import torch
 from torch import Tensor
 
 from effbook.errors import EffbookError
-from effbook.gaussians.model import SH_REST, Gaussians
+from effbook.gaussians.model import Gaussians
+from effbook.gaussians.parameters import SH_REST, SHAPES, width
 
-SHAPES: dict[str, tuple[int, ...]] = {
-    "means": (3,),
-    "sh_dc": (3,),
-    "sh_rest": (SH_REST, 3),
-    "opacities": (),
-    "scales": (3,),
-    "rotations": (4,),
-}
 ROWS_AT_ONCE = 1 << 16
-
-
-def width(parameter: str) -> int:
-    """Values a Gaussian: 3 for means, 45 for sh_rest, 1 for opacities."""
-    return int(torch.tensor(SHAPES[parameter]).prod()) if SHAPES[parameter] else 1
 
 
 def index_type(codes: int) -> torch.dtype:

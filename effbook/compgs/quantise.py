@@ -10,63 +10,19 @@ little vanish, and they are pruned.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from effbook.compgs import kmeans
-from effbook.compgs.model import SHAPES, Codebook, Compressed, index_type, joined, split, width
+from effbook.compgs.config import Book, CompGSSettings
+from effbook.compgs.model import Codebook, Compressed, index_type, joined, split
 from effbook.errors import EffbookError
 from effbook.gaussians import train
 from effbook.gaussians.camera import Camera
 from effbook.gaussians.densify import prune
 from effbook.gaussians.model import Gaussians
-
-
-@dataclass(frozen=True)
-class Book:
-    """Which parameters share a codebook, and of how many codes: Book(("sh_dc", "sh_rest"), 4096) joins the colours."""
-
-    parameters: tuple[str, ...]
-    codes: int
-
-
-def books(*, colour: int = 4096, covariance: int = 16_384) -> tuple[Book, ...]:
-    """The dissertation's four codebooks: DC, other harmonics, scale, rotation (section 3.1.4)."""
-    sizes = {"sh_dc": colour, "sh_rest": colour, "scales": covariance, "rotations": covariance}
-    return tuple(Book((name,), codes) for name, codes in sizes.items())
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompGSSettings:
-    """How a scene is compressed while it is trained; the defaults are the dissertation's for 30,000 iterations."""
-
-    books: tuple[Book, ...] = field(default_factory=books)
-    start: int = 20_000  # the first quantised iteration
-    interval: int = 100  # t: iterations from one assignment to the next
-    end: int = 25_000  # the last assignment; codes go on moving with their members
-    kmeans_iterations: int = 1  # rounds of centres and assignment each time
-    penalty: float = 1e-7  # lambda_reg, of the sum of opacities
-    penalty_start: int = 15_000
-    penalty_end: int = 20_000
-    prune_interval: int = 1_000  # while the penalty acts
-    least_opacity: float = 0.005
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        named = [name for book in self.books for name in book.parameters]
-        if len(set(named)) < len(named) or not set(named) <= set(SHAPES):
-            raise EffbookError(f"codebooks for {named}", f"name each of {', '.join(SHAPES)} at most once")
-        for name in ("interval", "kmeans_iterations", "prune_interval"):
-            if getattr(self, name) < 1:
-                raise EffbookError(f"{name} is {getattr(self, name)}", "give at least 1")
-        if any(book.codes < 1 for book in self.books):
-            raise EffbookError("a codebook has no code", "give at least 1")
-        if self.end < self.start:
-            raise EffbookError(f"the last assignment ({self.end}) is before the first ({self.start})", "raise end")
-        if self.penalty < 0:
-            raise EffbookError(f"penalty is {self.penalty}", "give 0 or more")
+from effbook.gaussians.parameters import width
 
 
 class _StraightThrough(torch.autograd.Function):

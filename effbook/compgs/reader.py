@@ -21,8 +21,9 @@ from effbook.compgs.layout import (
     to_floats,
     undo_differences,
 )
-from effbook.compgs.model import SHAPES, index_type, width
+from effbook.compgs.model import index_type
 from effbook.errors import EffbookError
+from effbook.gaussians.parameters import SHAPES, width
 
 
 class Reader:

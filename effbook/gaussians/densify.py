@@ -3,41 +3,14 @@
 All three change the model's rows; the optimiser's moments follow (`Adam.select`, `Adam.append`).
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from effbook.errors import EffbookError
 from effbook.gaussians.camera import Camera
+from effbook.gaussians.config import DensitySettings
 from effbook.gaussians.model import Gaussians, concatenate
 from effbook.gaussians.project import Splats, rotation_matrices
-
-
-@dataclass(frozen=True, kw_only=True)
-class DensitySettings:
-    """When and where Gaussians are added and removed; the defaults are 3DGS's for 30,000 iterations.
-
-    3DGS names a `too_wide_px` of 20, which never acts: its released code sets all widths to zero before it prunes.
-    """
-
-    start: int = 500
-    end: int = 15_000
-    interval: int = 100
-    gradient_threshold: float = 2e-4  # of the centre, in half images (3DGS's normalised device coordinates)
-    least_opacity: float = 0.005
-    reset_interval: int = 3_000
-    reset_opacity: float = 0.01
-    large: float = 0.01  # of the scene's extent: above it a Gaussian is split, below cloned
-    too_large: float = 0.1  # of the scene's extent: pruned
-    too_wide_px: float | None = None  # radius on the image: pruned, like what is too large, after the first reset
-    split_shrink: float = 1.6
-    most: int | None = None  # no Gaussians are added beyond this number
-
-    def __post_init__(self) -> None:
-        for name in ("interval", "reset_interval"):
-            if getattr(self, name) < 1:
-                raise EffbookError(f"{name} is {getattr(self, name)}", "give at least 1 iteration")
 
 
 class PullMeter:

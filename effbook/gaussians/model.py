@@ -7,10 +7,7 @@ import torch
 from torch import Tensor
 
 from effbook.errors import EffbookError
-
-SH_REST = 15  # harmonics of degrees 1 to 3 a colour channel
-PARAMETERS = 59  # 3 + 3 + 45 + 1 + 3 + 4
-SH_C0 = 0.28209479177387814  # 1 / (2 sqrt(pi)), the harmonic of degree 0
+from effbook.gaussians.parameters import SH_C0, SH_REST, SHAPES
 
 
 @dataclass(kw_only=True, eq=False)
@@ -29,12 +26,10 @@ class Gaussians:
 
     def __post_init__(self) -> None:
         n = len(self.means)
-        wanted = {"means": (n, 3), "sh_dc": (n, 3), "sh_rest": (n, SH_REST, 3), "opacities": (n,), "scales": (n, 3)}
-        for name, shape in (wanted | {"rotations": (n, 4)}).items():
-            if tuple(getattr(self, name).shape) != shape:
-                raise EffbookError(
-                    f"{name} has the shape {tuple(getattr(self, name).shape)} instead of {shape}", "correct the model"
-                )
+        for name, shape in SHAPES.items():
+            found = tuple(getattr(self, name).shape)
+            if found != (n, *shape):
+                raise EffbookError(f"{name} has the shape {found} instead of {(n, *shape)}", "correct the model")
 
     def __len__(self) -> int:
         return len(self.means)

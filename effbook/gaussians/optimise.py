@@ -1,31 +1,9 @@
-"""Adam for a model whose rows come and go: 3DGS's learning rates, one for each parameter."""
-
-from dataclasses import dataclass
+"""Adam for a model whose rows come and go: each parameter has a learning rate of its own."""
 
 import torch
 from torch import Tensor
 
 from effbook.gaussians.model import Gaussians
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rates:
-    """Learning rates of 3DGS. Those of the means are in units of the scene's extent and fall exponentially."""
-
-    means_first: float = 1.6e-4
-    means_last: float = 1.6e-6
-    sh_dc: float = 2.5e-3
-    sh_rest: float = 1.25e-4
-    opacities: float = 5e-2
-    scales: float = 5e-3
-    rotations: float = 1e-3
-
-    def at(self, step: int, steps: int, extent: float) -> dict[str, float]:
-        """The rate of each parameter at a step of `steps`."""
-        part = min(max(step / max(steps, 1), 0.0), 1.0)
-        means = extent * self.means_first ** (1 - part) * self.means_last**part
-        rest = {name: getattr(self, name) for name in ("sh_dc", "sh_rest", "opacities", "scales", "rotations")}
-        return {"means": means, **rest}
 
 
 class Adam:

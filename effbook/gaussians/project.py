@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from effbook.gaussians.camera import Camera
-from effbook.gaussians.model import SH_C0, Gaussians
+from effbook.gaussians.model import Gaussians
+from effbook.gaussians.parameters import SH_C0
 
 NEAR = 0.01  # nothing nearer to the camera is drawn, in units of the scene
 BLUR = 0.3  # square pixels added to each ellipse

@@ -13,32 +13,13 @@ from torch import Tensor
 from effbook.errors import EffbookError
 from effbook.evaluate.images import ssim
 from effbook.gaussians.camera import Camera
-from effbook.gaussians.densify import DensitySettings, PullMeter, densify
+from effbook.gaussians.config import DensitySettings, TrainSettings
+from effbook.gaussians.densify import PullMeter, densify
 from effbook.gaussians.model import Gaussians
-from effbook.gaussians.optimise import Adam, Rates
+from effbook.gaussians.optimise import Adam
 from effbook.gaussians.rasterise import render
 
 METER = ("pull", "seen", "widest")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainSettings:
-    """How a scene is trained; the defaults are 3DGS's."""
-
-    iterations: int = 30_000
-    ssim_weight: float = 0.2
-    sh_degree: int = 3
-    sh_interval: int = 1_000  # iterations between one degree of harmonics and the next
-    rates: Rates = field(default_factory=Rates)
-    density: DensitySettings = field(default_factory=DensitySettings)
-    background: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.iterations < 1:
-            raise EffbookError(f"iterations is {self.iterations}", "give at least 1")
-        if not 0 <= self.sh_degree <= 3:
-            raise EffbookError(f"sh_degree is {self.sh_degree}", "give 0 to 3")
 
 
 @dataclass(kw_only=True, eq=False)

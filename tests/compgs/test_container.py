@@ -29,8 +29,9 @@ from effbook.compgs import (
 )
 from effbook.compgs.bits import absmax, bits_for, counted, from_absmax, pack, sorted_by, unpack
 from effbook.compgs.layout import MOST_RATIO
-from effbook.compgs.model import SHAPES, split, width
+from effbook.compgs.model import split
 from effbook.errors import EffbookError
+from effbook.gaussians.parameters import SHAPES, width
 
 ENTROPY = Storage(entropy=True)
 STORAGES = {"packed": PACKED, "entropy": ENTROPY}
@@ -503,7 +504,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from effbook.compgs import Codebook, Compressed, Storage, write
-from effbook.compgs.model import SHAPES, index_type, width
+from effbook.compgs.model import index_type
+from effbook.gaussians.parameters import SHAPES, width
 
 def scene(folder, n, books):
     def mapped(name, kind, *shape):

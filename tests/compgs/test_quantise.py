@@ -11,11 +11,12 @@ from effbook.compgs import kmeans as kmeans_module
 from effbook.compgs.model import joined
 from effbook.errors import EffbookError
 from effbook.gaussians import train
-from effbook.gaussians.densify import DensitySettings, PullMeter
+from effbook.gaussians.config import DensitySettings, Rates, TrainSettings
+from effbook.gaussians.densify import PullMeter
 from effbook.gaussians.model import Gaussians
-from effbook.gaussians.optimise import Adam, Rates
+from effbook.gaussians.optimise import Adam
 from effbook.gaussians.rasterise import render
-from effbook.gaussians.train import State, TrainSettings
+from effbook.gaussians.train import State
 
 FOUR = books(colour=6, covariance=8)
 COVARIANCE = ("scales",)

@@ -7,11 +7,12 @@ import torch
 from gaussians_twin import camera, scene
 
 from effbook.errors import EffbookError
-from effbook.gaussians.densify import DensitySettings, PullMeter, densify, prune
+from effbook.gaussians.config import DensitySettings, Rates, TrainSettings
+from effbook.gaussians.densify import PullMeter, densify, prune
 from effbook.gaussians.model import SH_C0, from_points
-from effbook.gaussians.optimise import Adam, Rates
+from effbook.gaussians.optimise import Adam
 from effbook.gaussians.rasterise import render
-from effbook.gaussians.train import TrainSettings, camera_extent, fit, image_loss, load_state, save_state
+from effbook.gaussians.train import camera_extent, fit, image_loss, load_state, save_state
 
 
 def single(n=40, **changes):

@@ -139,11 +139,11 @@ def one_core_beside_two() -> Ratio:
 
 def quantised_beside_plain(colour: int, covariance: int) -> Ratio:
     """Time of a training run of which the last third is quantised, against one without; 5,000 Gaussians throughout."""
-    from effbook.compgs.quantise import CompGSSettings, books
+    from effbook.compgs.config import CompGSSettings, books
     from effbook.compgs.quantise import fit as fit_compressed
-    from effbook.gaussians.densify import DensitySettings
+    from effbook.gaussians.config import DensitySettings, TrainSettings
     from effbook.gaussians.rasterise import render
-    from effbook.gaussians.train import TrainSettings, fit
+    from effbook.gaussians.train import fit
 
     model, view = made_up(GAUSSIANS // 2), camera(64)
     wanted = render(made_up(2000, seed=1), view).image.detach()
@@ -185,7 +185,8 @@ def container_beside_npy(entropy: bool, n: int = 1_000_000) -> Ratio:
     """Time of writing and reading a million Gaussians in four codebooks, against their 236 MB as one .npy."""
     import numpy as np
 
-    from effbook.compgs.container import Storage, read, write
+    from effbook.compgs.config import Storage
+    from effbook.compgs.container import read, write
 
     scene, table = compressed(n), np.random.default_rng(0).normal(size=(n, 59)).astype(np.float32)
     storage = Storage(entropy=entropy)

@@ -16,7 +16,8 @@ import torch
 
 from effbook.errors import EffbookError
 from effbook.files import placed
-from effbook.gaussians.model import SH_REST, Gaussians
+from effbook.gaussians.model import Gaussians
+from effbook.gaussians.parameters import SH_REST
 
 HEADER_BYTES = 65_536  # at most
 TYPES = {

@@ -7,7 +7,8 @@ import torch
 
 from effbook.errors import EffbookError
 from effbook.gaussians.formats.ply import replacing
-from effbook.gaussians.model import SH_C0, SH_REST, Gaussians
+from effbook.gaussians.model import Gaussians
+from effbook.gaussians.parameters import SH_C0, SH_REST
 
 ROW = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("rotation", "u1", 4)])
 

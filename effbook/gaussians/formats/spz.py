@@ -13,7 +13,8 @@ from zstandard import ZstdError
 
 from effbook.errors import EffbookError
 from effbook.gaussians.formats.ply import replacing
-from effbook.gaussians.model import SH_REST, Gaussians
+from effbook.gaussians.model import Gaussians
+from effbook.gaussians.parameters import SH_REST
 
 # What half a turn about x makes of positions, of quaternions w, x, y, z, and of the harmonics of degrees 1 to 3: those
 # that are odd in y and z together change their sign.
