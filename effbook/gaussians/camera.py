@@ -1,6 +1,6 @@
 """A pinhole camera: pixel (0, 0) is the upper left one and has its centre at (0.5, 0.5); x right, y down, z forward."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -36,10 +36,8 @@ class Camera:
         if motion.shape != (4, 4) or not torch.isfinite(motion).all():
             raise EffbookError(f"camera {self.name!r} has no finite 4 x 4 pose", "correct its pose")
         rotation = motion[:3, :3].double()
-        if (
-            not torch.allclose(rotation @ rotation.T, torch.eye(3, dtype=torch.float64), atol=1e-3)
-            or torch.det(rotation) < 0
-        ):
+        away = (rotation @ rotation.T - torch.eye(3).to(rotation)).abs().max()
+        if away > 1e-3 or torch.det(rotation) < 0:
             raise EffbookError(
                 f"the pose of camera {self.name!r} is no rotation and shift", "remove scale and mirroring from it"
             )
@@ -50,16 +48,30 @@ class Camera:
         return -self.world_to_camera[:3, :3].T @ self.world_to_camera[:3, 3]
 
     def scaled(self, factor: float) -> "Camera":
-        """The same camera with `factor` times the pixels a side; sizes are rounded to whole pixels."""
+        """The same view with `factor` times the pixels a side; sizes are rounded to whole pixels, the view is whole."""
         width, height = max(1, round(self.width * factor)), max(1, round(self.height * factor))
         x, y = width / self.width, height / self.height
-        return Camera(
-            world_to_camera=self.world_to_camera,
+        return replace(
+            self,
             width=width,
             height=height,
             focal_x=self.focal_x * x,
             focal_y=self.focal_y * y,
             centre_x=self.centre_x * x,
             centre_y=self.centre_y * y,
-            name=self.name,
+        )
+
+    def shrunk(self, factor: int) -> "Camera":
+        """The camera of an image whose blocks of factor x factor pixels are averaged (`scenes.scene.shrink_area`).
+
+        What fills no block is cut off at the right and below: that makes the image smaller, not its pixels larger.
+        """
+        return replace(
+            self,
+            width=self.width // factor,
+            height=self.height // factor,
+            focal_x=self.focal_x / factor,
+            focal_y=self.focal_y / factor,
+            centre_x=self.centre_x / factor,
+            centre_y=self.centre_y / factor,
         )

@@ -218,10 +218,11 @@ def test_smaller_copies_of_the_photos_scale_the_lens(tmp_path):
 
 def test_shrinking_averages_blocks_of_pixels(tmp_path):
     pixels = photo(tmp_path / "a.png", size=(7, 5)) / 255
-    found = read_image(tmp_path / "a.png", background=None, shrink=2)
+    found = shrink_area(read_image(tmp_path / "a.png", background=None), 2)
     np.testing.assert_allclose(found.numpy(), pixels[:4, :6].reshape(2, 2, 3, 2, 3).mean((1, 3)), atol=1e-6)
-    with pytest.raises(EffbookError, match="cannot shrink 9 times"):
-        shrink_area(found, 9)
+    for factor in (9, 0, -1):
+        with pytest.raises(EffbookError, match=f"cannot shrink {factor} times"):
+            shrink_area(found, factor)
     (tmp_path / "b.png").write_bytes(b"no image")
     with pytest.raises(EffbookError, match="cannot be read as an image"):
         read_image(tmp_path / "b.png", background=None)
@@ -264,6 +265,48 @@ def test_a_colmap_model_gives_cameras_points_and_split(tmp_path, binary):
     by_place = scene.points[:, 0].argsort()
     torch.testing.assert_close(scene.points[by_place[3]], torch.tensor([0.3, 0.0, 0.5]))
     torch.testing.assert_close(scene.colours[0], torch.tensor([1.0, 0.0, 0.2]))
+
+
+def seen_at(camera, pose, place):
+    """The pixel at which a camera sees a place in the world, x and y."""
+    x, y, z = (pose @ np.append(place, 1.0))[:3]
+    return np.array([camera.focal_x * x / z + camera.centre_x, camera.focal_y * y / z + camera.centre_y])
+
+
+def readers(folder, kind):
+    """A reader of made-up photos of 12 x 8 pixels."""
+    if kind == "colmap":
+        colmap(folder, binary=False)
+        return lambda shrink: read_colmap(folder, shrink=shrink)
+    if kind == "synthetic":
+        synthetic(folder)
+        return lambda shrink: read_synthetic(folder, shrink=shrink, points=10)
+    lens = {"fl_x": 20.0} if kind == "focal length" else {"camera_angle_x": 0.8, "cx": 5.0}
+    path = ngp(folder, **lens)
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in told.items() if key != "fl_x" or key in lens}))
+    return lambda shrink: read_ngp(path, shrink=shrink, points=10)
+
+
+@pytest.mark.parametrize("shrink", [2, 3, 5, 7])
+@pytest.mark.parametrize("kind", ["colmap", "synthetic", "focal length", "angle"])
+def test_in_a_shrunken_image_each_place_is_seen_at_its_pixel_divided_by_the_factor(tmp_path, kind, shrink):
+    """12 x 8 pixels are not divisible by 5 and 7: what is cut off must not move what is kept."""
+    read = readers(tmp_path, kind)
+    place = np.array([0.1, -0.2, 0.05])
+    for whole, camera, image in zip(read(1).cameras, read(shrink).cameras, read(shrink).images, strict=True):
+        assert (camera.width, camera.height) == (12 // shrink, 8 // shrink) == (image.shape[1], image.shape[0])
+        pose = camera.world_to_camera.numpy().astype(float)
+        np.testing.assert_allclose(seen_at(camera, pose, place), seen_at(whole, pose, place) / shrink, rtol=1e-12)
+
+
+def test_a_photo_of_108_pixels_that_shrinks_16_times_keeps_a_sixteenth_of_the_focal_length(tmp_path):
+    path = ngp(tmp_path, fl_x=100.0, cx=54.0)
+    for i in range(3):
+        photo(tmp_path / "images" / f"{i}.jpg", size=(108, 70))
+    camera = read_ngp(path, shrink=16, points=10).cameras[0]
+    assert (camera.width, camera.height) == (6, 4)
+    assert (camera.focal_x, camera.focal_y, camera.centre_x, camera.centre_y) == (6.25, 6.25, 3.375, 2.1875)
 
 
 def test_images_without_camera_and_cameras_without_image_are_named(tmp_path):

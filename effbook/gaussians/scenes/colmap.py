@@ -1,6 +1,7 @@
 """Scenes that COLMAP has reconstructed, binary or text, and folders of plain photos that pycolmap reconstructs here."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -8,7 +9,10 @@ import torch
 from effbook.errors import EffbookError
 from effbook.gaussians.camera import Camera
 from effbook.gaussians.scenes.colmap_files import check_whole
-from effbook.gaussians.scenes.scene import Scene, check_views, every_eighth, few, read_image
+from effbook.gaussians.scenes.scene import Scene, check_views, every_eighth, few, read_image, shrink_area
+
+if TYPE_CHECKING:
+    import pycolmap
 
 PINHOLE = {"PINHOLE": (0, 1, 2, 3), "SIMPLE_PINHOLE": (0, 0, 1, 2)}  # where fx, fy, cx, cy stand
 DISTORTED = {"SIMPLE_RADIAL": (0, 0, 1, 2), "RADIAL": (0, 0, 1, 2), "OPENCV": (0, 1, 2, 3)}
@@ -21,59 +25,28 @@ def read_colmap(folder: Path, *, images: str = "images", shrink: int = 1) -> Sce
     without a camera. Cameras should be undistorted, as COLMAP's image_undistorter leaves them; a distortion is ignored,
     and said so. Raises EffbookError where no model is found, its files are broken, or fewer than three views are left.
     """
-    import pycolmap
-
-    where = next((f for f in (folder / "sparse" / "0", folder / "sparse", folder) if any(f.glob("cameras.*"))), None)
-    if where is None:
-        raise EffbookError(f"{folder} holds no COLMAP model (sparse/0/cameras.bin or .txt)", "name the scene's folder")
-    check_whole(where)
-    try:
-        model = pycolmap.Reconstruction(str(where))
-    except (ValueError, RuntimeError, OSError, IndexError, MemoryError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
-        raise EffbookError(f"{where} is no readable COLMAP model ({first})", "reconstruct it again") from None
-    cameras, pictures, missing, bent = [], [], [], False
+    model = _model(folder)
     on_disk = {p.relative_to(folder / images).as_posix() for p in (folder / images).rglob("*") if p.is_file()}
-    for image in sorted(model.images.values(), key=lambda i: i.name):
-        if image.name not in on_disk:
-            missing.append(image.name)
+    cameras, pictures, missing, bent = [], [], [], False
+    for view in sorted(model.images.values(), key=lambda view: view.name):
+        if view.name not in on_disk:
+            missing.append(view.name)
             continue
-        lens = model.cameras[image.camera_id]
-        kind = lens.model.name
-        if kind not in PINHOLE and kind not in DISTORTED:
-            raise EffbookError(
-                f"{image.name} was taken by a camera of the model {kind}", "undistort the images with COLMAP"
-            )
-        bent |= kind in DISTORTED
-        fx, fy, cx, cy = (lens.params[i] for i in (PINHOLE | DISTORTED)[kind])
-        picture = read_image(folder / images / image.name, background=None, shrink=shrink)
-        x, y = picture.shape[1] * shrink / lens.width, picture.shape[0] * shrink / lens.height
-        pose = image.cam_from_world() if callable(image.cam_from_world) else image.cam_from_world
-        motion = torch.eye(4)
-        motion[:3] = torch.from_numpy(np.asarray(pose.matrix(), dtype=np.float32))
-        cameras.append(
-            Camera(
-                world_to_camera=motion,
-                width=picture.shape[1],
-                height=picture.shape[0],
-                focal_x=fx * x / shrink,
-                focal_y=fy * y / shrink,
-                centre_x=cx * x / shrink,
-                centre_y=cy * y / shrink,
-                name=image.name,
-            )
-        )
-        pictures.append(picture)
+        lens = model.cameras[view.camera_id]
+        bent |= lens.model.name in DISTORTED
+        photo = read_image(folder / images / view.name, background=None)
+        pictures.append(shrink_area(photo, shrink))
+        cameras.append(_camera(view, lens, photo).shrunk(shrink))
     left_out = []
     if missing:
         left_out.append(f"{len(missing)} cameras have no image and are left out: {few(missing)}")
-    if spare := sorted(on_disk - {image.name for image in model.images.values()}):
+    if spare := sorted(on_disk - {view.name for view in model.images.values()}):
         left_out.append(f"{len(spare)} images have no camera and are left out: {few(spare)}")
     if bent:
         left_out.append("the lens distortion that the model gives is ignored")
     check_views(folder.name, cameras)
     if not model.points3D:
-        raise EffbookError(f"the model in {where} has no points", "reconstruct it again")
+        raise EffbookError(f"the COLMAP model in {folder} has no points", "reconstruct it again")
     points = np.stack([p.xyz for p in model.points3D.values()]).astype(np.float32)
     colours = np.stack([p.color for p in model.points3D.values()]).astype(np.float32) / 255
     return Scene(
@@ -84,6 +57,44 @@ def read_colmap(folder: Path, *, images: str = "images", shrink: int = 1) -> Sce
         points=torch.from_numpy(points),
         colours=torch.from_numpy(colours),
         left_out=tuple(left_out),
+    )
+
+
+def _model(folder: Path) -> "pycolmap.Reconstruction":
+    """The COLMAP model in a scene's folder, its files checked before pycolmap believes them."""
+    import pycolmap
+
+    where = next((f for f in (folder / "sparse" / "0", folder / "sparse", folder) if any(f.glob("cameras.*"))), None)
+    if where is None:
+        raise EffbookError(f"{folder} holds no COLMAP model (sparse/0/cameras.bin or .txt)", "name the scene's folder")
+    check_whole(where)
+    try:
+        return pycolmap.Reconstruction(str(where))
+    except (ValueError, RuntimeError, OSError, IndexError, MemoryError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
+        raise EffbookError(f"{where} is no readable COLMAP model ({first})", "reconstruct it again") from None
+
+
+def _camera(view: "pycolmap.Image", lens: "pycolmap.Camera", photo: torch.Tensor) -> Camera:
+    """The camera of a photo [H, W, 3], which may be a smaller copy of the one that COLMAP saw."""
+    kind = lens.model.name
+    if kind not in PINHOLE and kind not in DISTORTED:
+        raise EffbookError(f"{view.name} was taken by a camera of the model {kind}", "undistort the images with COLMAP")
+    focal_x, focal_y, centre_x, centre_y = (lens.params[i] for i in (PINHOLE | DISTORTED)[kind])
+    height, width = photo.shape[:2]
+    across, down = width / lens.width, height / lens.height
+    pose = view.cam_from_world() if callable(view.cam_from_world) else view.cam_from_world
+    world_to_camera = torch.eye(4)
+    world_to_camera[:3] = torch.from_numpy(np.asarray(pose.matrix(), dtype=np.float32))
+    return Camera(
+        world_to_camera=world_to_camera,
+        width=width,
+        height=height,
+        focal_x=focal_x * across,
+        focal_y=focal_y * down,
+        centre_x=centre_x * across,
+        centre_y=centre_y * down,
+        name=view.name,
     )
 
 

@@ -56,11 +56,10 @@ def few(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
-def read_image(path: Path, *, background: tuple[float, float, float] | None, shrink: int = 1) -> Tensor:
+def read_image(path: Path, *, background: tuple[float, float, float] | None) -> Tensor:
     """An image file as [H, W, 3] in [0, 1]; transparency is laid over the background, black if None.
 
-    `shrink` averages blocks of shrink x shrink pixels (area down-scaling); rows and columns that do not fill a block
-    are cut off. Raises EffbookError for a file that is no image.
+    Raises EffbookError for a file that is no image.
     """
     try:
         with Image.open(path) as opened:
@@ -70,13 +69,18 @@ def read_image(path: Path, *, background: tuple[float, float, float] | None, shr
     if pixels.shape[2] == 4:
         alpha = pixels[..., 3:]
         pixels = pixels[..., :3] * alpha + np.float32(background or (0, 0, 0)) * (1 - alpha)
-    return shrink_area(torch.from_numpy(np.ascontiguousarray(pixels)), shrink)
+    return torch.from_numpy(np.ascontiguousarray(pixels))
 
 
 def shrink_area(image: Tensor, factor: int) -> Tensor:
-    """Average blocks of factor x factor pixels of [H, W, 3]."""
+    """Average blocks of factor x factor pixels of [H, W, 3]; rows and columns that fill no block are cut off.
+
+    `Camera.shrunk` makes the camera fit. Raises EffbookError if no block is left.
+    """
     if factor == 1:
         return image
+    if factor < 1:
+        raise EffbookError(f"an image cannot shrink {factor} times", "give 1 or more")
     height, width = image.shape[0] // factor, image.shape[1] // factor
     if height < 1 or width < 1:
         raise EffbookError(

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
 
 from effbook.errors import EffbookError
 from effbook.gaussians.camera import Camera
@@ -119,10 +120,9 @@ def _frames(path: Path, folder: Path, background, shrink: int, beside: str = "")
             missing.append(Path(name).name)
             continue
         used.add(found)
-        whole = read_image(found, background=background)
-        image = shrink_area(whole, shrink)
-        cameras.append(_camera(path, told, frame, whole.shape[:2], image.shape[:2], Path(name).name, shrink))
-        images.append(image)
+        photo = read_image(found, background=background)
+        images.append(shrink_area(photo, shrink))
+        cameras.append(_camera(path, told, frame, photo, Path(name).name).shrunk(shrink))
     left_out = []
     if missing:
         left_out.append(f"{len(missing)} of {len(told.frames)} cameras have no image and are left out: {few(missing)}")
@@ -144,16 +144,15 @@ def _read(path: Path) -> _File:
         raise EffbookError(f"{path}: {field} is wrong ({first['msg'].lower()})", "export it again") from None
 
 
-def _camera(path: Path, told: _File, frame: _Frame, whole, shrunk, name: str, shrink: int) -> Camera:
-    """`whole` and `shrunk` are an image's height and width as its file has it and as it is used."""
+def _camera(path: Path, told: _File, frame: _Frame, photo: Tensor, name: str) -> Camera:
+    """The camera of a photo [H, W, 3] as its file has it."""
     pose = torch.tensor(frame.transform_matrix)
     if not torch.isfinite(pose).all():
         raise EffbookError(f"{path}: the pose of {name} is too large", "export it again")
     given = told.model_dump(include=LENS, exclude_unset=True) | frame.model_dump(include=LENS, exclude_unset=True)
-    height, width = shrunk
+    height, width = photo.shape[:2]
     # A file gives its lens in pixels of images of w x h; those at hand may be smaller copies.
-    across = whole[1] / given.get("w", whole[1]) / shrink
-    down = whole[0] / given.get("h", whole[0]) / shrink
+    across, down = width / given.get("w", width), height / given.get("h", height)
     if "fl_x" in given:
         focal_x = given["fl_x"] * across
         focal_y = given.get("fl_y", given["fl_x"]) * down
