@@ -3,13 +3,18 @@
 import torch
 from torch import Tensor
 
+from effbook.gaussians import toolkit
 from effbook.gaussians.project import Splats
 
 TILE = 16
 
 
 def blend(splats: Splats, background: Tensor, width: int, height: int) -> tuple[Tensor, Tensor]:
-    """The image [H, W, 3] and the light that passes all splats [H, W]; differentiable in what `project` gives."""
+    """The image [H, W, 3] and the light that passes all splats [H, W]; differentiable in what `project` gives.
+
+    `background` is [3]. Raises EffbookError where gsplat's kernels would have to be compiled and cannot.
+    """
+    toolkit.check()
     import gsplat
 
     across, down = (width + TILE - 1) // TILE, (height + TILE - 1) // TILE

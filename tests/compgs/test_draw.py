@@ -72,6 +72,7 @@ class FakeGsplat:
 
 def test_the_cuda_engine_gives_gsplat_what_it_documents(monkeypatch):
     monkeypatch.setitem(sys.modules, "gsplat", FakeGsplat)
+    monkeypatch.setattr(cuda.toolkit, "check", lambda: None)
     model = single().map(lambda t: t.requires_grad_())
     splats = project(model, camera())
     image, light = cuda.blend(splats, torch.ones(3), 40, 28)
