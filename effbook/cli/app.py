@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from effbook.cli import book, data, doctor, exhibits, runs
+from effbook.cli import book, data, doctor, exhibits, recheck, runs
 from effbook.cli.failures import failed
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for room in (doctor, runs, exhibits, data, book):
+for room in (doctor, runs, exhibits, recheck, data, book):
     room.register_commands(app)
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 from effbook.exhibits.register import exhibit, recipe_of, recipes_of_exhibit, runs_of, unit_of
 from effbook.exhibits.schema import Column, Exhibit, Row
 from effbook.runs import records
-from effbook.runs.code import standing_still
+from effbook.runs.code import Sources
 from effbook.runs.profiles import check_profile
 from effbook.runs.recipe import Recipe
 from effbook.runs.records import Record
@@ -111,8 +111,8 @@ def looking() -> Iterator[None]:
     global _looked
     before, _looked = _looked, {} if _looked is None else _looked
     try:
-        with standing_still():
-            yield
+        _looked.setdefault("sources", Sources())
+        yield
     finally:
         _looked = before
 
@@ -218,7 +218,7 @@ def stale(record: Record) -> bool:
         return records.is_stale(record)
     place = (record.profile, record.recipe.name, record.key)
     if place not in _looked:
-        _looked[place] = records.is_stale(record)
+        _looked[place] = records.is_stale(record, _looked["sources"])
     return _looked[place]
 
 

@@ -21,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from effbook.errors import EffbookError
 from effbook.files import placed, write_atomically
-from effbook.runs import machine
-from effbook.runs.code import fingerprint
+from effbook.runs import attest, machine
+from effbook.runs.code import DEVICES, Device, Sources
 from effbook.runs.progress import Display
 
 STAMP = ".result.json"
@@ -62,6 +62,7 @@ class Stamp(BaseModel):
     recipe: str  # whose modules are the code
     fields: dict[str, Any]
     fingerprint: str
+    accelerator: Device
     commit: str | None
     dirty: bool | None
     packages: dict[str, str]
@@ -135,8 +136,14 @@ def stamp_of(place: Path) -> Stamp | None:
 
 
 def holds(stamp: Stamp, of: Coded, fresh_since: datetime | None) -> bool:
-    """Whether a kept result may be taken: it comes from the code that is here, and is not older than `fresh_since`."""
-    return is_fresh(stamp.created, fresh_since) and _same_code(of.modules(), stamp.fingerprint)
+    """Whether a kept result may be taken: it is not older than `fresh_since`, and its code holds as a record's does."""
+    if not is_fresh(stamp.created, fresh_since):
+        return False
+    now = Sources().fingerprint(of.modules(), stamp.accelerator)
+    if now == stamp.fingerprint:
+        return True
+    found = attest.find(machine.records_folder(), stamp.recipe, stamp.fields, stamp.fingerprint, now)
+    return found is not None and found.agrees
 
 
 def now() -> str:
@@ -151,12 +158,20 @@ def is_fresh(created: str, fresh_since: datetime | None) -> bool:
     return datetime.fromisoformat(created) >= fresh_since.replace(microsecond=fresh_since.microsecond // 1000 * 1000)
 
 
-def make_at(place: Path, kind: str, parts: dict[str, Any], of: Coded, make: Callable[[Path], tuple]) -> Stamp:
+def make_at(
+    place: Path,
+    kind: str,
+    parts: dict[str, Any],
+    of: Coded,
+    make: Callable[[Path], tuple],
+    device_used: Callable[[], Device],
+) -> Stamp:
     """Have `make(folder)` fill a new folder and put it in place, whole or not at all; the caller holds the lock.
 
-    `make` returns what it took of other results.
+    `make` returns what it took of other results; `device_used` tells afterwards whose engines acted.
     """
-    code, start = fingerprint(of.modules()), time.perf_counter()
+    sources, start = Sources(), time.perf_counter()
+    code = {device: sources.fingerprint(of.modules(), device) for device in DEVICES}
     commit, dirty = machine.commit()
     with placed(place, alone=True) as beside:
         beside.mkdir()
@@ -169,7 +184,8 @@ def make_at(place: Path, kind: str, parts: dict[str, Any], of: Coded, make: Call
             parts=parts,
             recipe=of.name,
             fields=of.fields,
-            fingerprint=code,
+            fingerprint=code[device_used()],
+            accelerator=device_used(),
             commit=commit,
             dirty=dirty,
             packages=machine.packages(),
@@ -181,8 +197,3 @@ def make_at(place: Path, kind: str, parts: dict[str, Any], of: Coded, make: Call
         )
         write_atomically(beside / STAMP, stamp.model_dump_json(indent=1) + "\n")
     return stamp
-
-
-def _same_code(modules: tuple[str, ...], old: str) -> bool:
-    """Whether results of the code with the fingerprint `old` may stand for those of the code that is here."""
-    return fingerprint(modules) == old

@@ -15,6 +15,7 @@ from effbook.errors import EffbookError
 from effbook.files import placed
 from effbook.runs import cache
 from effbook.runs.cache import Coded, Taken
+from effbook.runs.code import Device
 from effbook.runs.progress import Display, Tracker
 
 if TYPE_CHECKING:
@@ -54,6 +55,11 @@ class Context:
         import torch
 
         return "cuda" if torch.cuda.is_available() else "cpu"
+
+    @property
+    def device_used(self) -> Device:
+        """The device that the run has asked for; the CPU if it never asked."""
+        return self.__dict__.get("device", "cpu")
 
     @property
     def seconds(self) -> float:
@@ -164,7 +170,7 @@ class Context:
             return tuple(self.taken)
 
         try:
-            cache.make_at(place, kind, parts, of, fill)
+            cache.make_at(place, kind, parts, of, fill, lambda: self.device_used)
         finally:
             inside, self.taken = self.taken, before
             self._note(*inside)

@@ -18,7 +18,7 @@ import psutil
 from effbook.errors import EffbookError
 from effbook.files import leftovers, remove, write_atomically
 from effbook.runs import cache, machine, records
-from effbook.runs.code import fingerprint
+from effbook.runs.code import DEVICES, Device, Sources
 from effbook.runs.context import Context
 from effbook.runs.profiles import check_profile
 from effbook.runs.progress import Display, duration
@@ -97,14 +97,14 @@ def _obtain(
 
 
 def _compute(recipe: Recipe, profile: str, fresh_since: datetime | None, display: Display) -> Record:
-    code = fingerprint(recipe.modules())
+    code = {device: _code_of(recipe, device) for device in DEVICES}
     if recipe.datasets():
         from effbook import data
 
         for name in recipe.datasets():
             data.fetch(name, progress=not display.quiet)
     folder = work_folder(recipe, profile)
-    fresh_since = _prepare(folder, code, fresh_since, display)
+    fresh_since = _prepare(folder, " ".join(one for one, _ in code.values()), fresh_since, display)
     context = surroundings(profile, folder, display, fresh_since)
     with _PeakMemory() as peak:
         context.peak_bytes = lambda: peak.size_bytes
@@ -116,7 +116,9 @@ def _compute(recipe: Recipe, profile: str, fresh_since: datetime | None, display
         flops=result.flops,
         joules=result.joules,
     )
-    record = records.write(recipe, profile, result, fingerprint=code, cost=cost, taken=tuple(context.taken))
+    fingerprint, modules = code[context.device_used]
+    known = {"fingerprint": fingerprint, "modules": modules, "accelerator": context.device_used}
+    record = records.write(recipe, profile, result, **known, cost=cost, taken=tuple(context.taken))
     shutil.rmtree(folder, ignore_errors=True)
     return record
 
@@ -128,6 +130,12 @@ def surroundings(profile: str, folder: Path, display: Display, fresh_since: date
         return current(recipe, profile=profile, fresh_since=fresh_since, display=display)
 
     return Context(profile, folder, display, fresh_since, current=needed)
+
+
+def _code_of(recipe: Recipe, device: Device) -> tuple[str, dict[str, str]]:
+    """The fingerprint of a recipe's code, and the hashes of the modules that it covers."""
+    sources = Sources()
+    return sources.fingerprint(recipe.modules(), device), sources.listing(recipe.modules(), device)
 
 
 def work_folder(recipe: Recipe, profile: str) -> Path:

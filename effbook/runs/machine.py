@@ -10,6 +10,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import platformdirs
 import psutil
 
 GIB = 2**30
@@ -92,6 +93,14 @@ def repository() -> Path | None:
     """The checkout that effbook runs from; None where it is installed without one."""
     root = Path(__file__).resolve().parents[2]
     return root if (root / "pyproject.toml").exists() else None
+
+
+def records_folder() -> Path:
+    """$EFFBOOK_RECORDS, or book/records of the checkout, or else a folder of the user's."""
+    if given := os.environ.get("EFFBOOK_RECORDS"):
+        return Path(given)
+    root = repository()
+    return root / "book" / "records" if root else platformdirs.user_data_path("effbook") / "records"
 
 
 def commit() -> tuple[str | None, bool | None]:

@@ -3,21 +3,20 @@
 import hashlib
 import json
 import math
-import os
 import shutil
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from effbook.errors import EffbookError
 from effbook.files import placed, write_atomically
-from effbook.runs import machine
+from effbook.runs import attest, machine
 from effbook.runs.cache import Taken, now
-from effbook.runs.code import fingerprint
+from effbook.runs.code import Device, Sources
+from effbook.runs.machine import records_folder
 from effbook.runs.profiles import check_profile
 from effbook.runs.recipe import Recipe, Result, key_of, make
 
@@ -66,6 +65,7 @@ class Provenance(_Strict):
     data: dict[str, str]
     packages: dict[str, str]
     device: str
+    accelerator: Device = "cpu"  # whose engines ran: modules for other devices are not in the fingerprint
     threads: int
     created: str
     taken: tuple[Taken, ...] = ()  # what the run took from a cache, and did not make itself
@@ -116,14 +116,6 @@ class Record(_Strict):
         return path
 
 
-def records_folder() -> Path:
-    """$EFFBOOK_RECORDS, or book/records of the checkout, or else a folder of the user's."""
-    if given := os.environ.get("EFFBOOK_RECORDS"):
-        return Path(given)
-    root = machine.repository()
-    return root / "book" / "records" if root else platformdirs.user_data_path("effbook") / "records"
-
-
 def path_of(recipe: Recipe, profile: str) -> Path:
     """Where the record of a recipe under a profile is, or will be."""
     return records_folder() / check_profile(profile) / recipe.system / f"{recipe.name}-{recipe.key}.json"
@@ -167,9 +159,20 @@ def all_records(profile: str) -> list[Record]:
 
 
 def write(
-    recipe: Recipe, profile: str, result: Result, *, fingerprint: str, cost: CostOf, taken: tuple[Taken, ...] = ()
+    recipe: Recipe,
+    profile: str,
+    result: Result,
+    *,
+    fingerprint: str,
+    modules: dict[str, str],
+    accelerator: Device,
+    cost: CostOf,
+    taken: tuple[Taken, ...] = (),
 ) -> Record:
-    """Write the record of a result, whole or not at all; a record that was there is replaced at the last moment."""
+    """Write the record of a result, whole or not at all; a record that was there is replaced at the last moment.
+
+    `fingerprint` and `modules` (hashes by name) tell the code as it was when the run began.
+    """
     _check(recipe, result)
     path = path_of(recipe, profile)
     commit, dirty = machine.commit()
@@ -189,15 +192,15 @@ def write(
             data=recipe.digests,
             packages=machine.packages(),
             device=machine.device(),
+            accelerator=accelerator,
             threads=machine.threads(),
             created=now(),
             taken=taken,
         ),
     )
-    content = record.model_dump(mode="json")
-    if not taken:
-        del content["provenance"]["taken"]
-    write_atomically(path, json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    text = json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True, allow_nan=False)
+    keep_code(fingerprint, modules)
+    write_atomically(path, text + "\n")
     wanted = {path.parent / entry.path for entry in artifacts.values()}
     for old in path.with_suffix("").glob("*"):
         if old not in wanted:  # an artifact of the record replaced
@@ -205,13 +208,52 @@ def write(
     return record
 
 
-def is_stale(record: Record) -> bool:
-    """Whether the code that made the record differs from the code that is here now."""
+Standing = Literal["measured", "rechecked", "stale"]
+
+
+def standing(record: Record, sources: Sources | None = None) -> Standing:
+    """Whether the code that is here made the record, or a recheck attests that it gives the same numbers, or neither.
+
+    `sources` are for who asks many times in a row.
+    """
+    now = current_fingerprint(record, sources)
+    if now == record.provenance.fingerprint:
+        return "measured"
+    found = attestation(record, sources)
+    return "rechecked" if found is not None and found.agrees else "stale"
+
+
+def is_stale(record: Record, sources: Sources | None = None) -> bool:
+    """Whether the record's numbers come from other code, and nothing attests that they are still the same."""
+    return standing(record, sources) == "stale"
+
+
+def current_fingerprint(record: Record, sources: Sources | None = None) -> str | None:
+    """The fingerprint of the code that would make the record now; None if its recipe is gone or has other fields."""
     try:
-        recipe = record.make_recipe()
-        return fingerprint(recipe.modules()) != record.provenance.fingerprint
-    except EffbookError:  # its recipe is gone or has other fields
-        return True
+        modules = record.make_recipe().modules()
+        return (sources or Sources()).fingerprint(modules, record.provenance.accelerator)
+    except EffbookError:
+        return None
+
+
+def attestation(record: Record, sources: Sources | None = None) -> attest.Attestation | None:
+    """What the last recheck of such records with the code that is here found; None if there was none."""
+    now = current_fingerprint(record, sources)
+    fields, old = record.recipe.fields, record.provenance.fingerprint
+    return attest.find(records_folder(), record.recipe.name, fields, old, now) if now else None
+
+
+def code_path(fingerprint: str) -> Path:
+    """Where the hashes of the modules that a fingerprint covers are kept, once for all records that have it."""
+    return records_folder() / "code" / f"{fingerprint}.json"
+
+
+def keep_code(fingerprint: str, modules: dict[str, str]) -> None:
+    """Keep the hash of each module that a fingerprint covers, unless it is kept already."""
+    path = code_path(fingerprint)
+    if not path.exists():
+        write_atomically(path, json.dumps(modules, indent=1, sort_keys=True) + "\n")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import pytest
 
 import effbook
 from effbook.errors import EffbookError
-from effbook.runs.code import closure, fingerprint
+from effbook.runs.code import Sources, fingerprint
 
 _TREE = {
     "__init__.py": '__version__ = "1"\n',
@@ -21,7 +21,8 @@ _TREE = {
     "nola/kernels_cpu.py": "x = 1\n",
     "nola/peft.py": "class Peft: ...\n",
     "experiments/__init__.py": "",
-    "experiments/recipe.py": "class Recipe: ...\n",
+    "runs/__init__.py": "",
+    "runs/recipe.py": "class Recipe: ...\n",
     "experiments/nola/__init__.py": "from effbook.experiments.nola import runs\n",
     "experiments/nola/profiles.py": "from effbook.unused import x\n",
     "experiments/nola/runs.py": (
@@ -52,7 +53,7 @@ def _edit(path, old, new):
 
 @pytest.mark.usefixtures("tree")
 def test_the_closure_follows_names_to_where_they_are_defined():
-    assert closure(_RUNS) == [
+    assert Sources().closure(_RUNS) == [
         "effbook.experiments.nola.runs",
         "effbook.nola",
         "effbook.nola.basis",
@@ -70,7 +71,7 @@ def test_the_closure_follows_names_to_where_they_are_defined():
         ("experiments/nola/runs.py", "return Layer", "# why\n        return Layer"),
         ("nola/peft.py", "class Peft: ...", "class Peft: x = 1"),
         ("unused.py", "x = 1", "x = 2"),
-        ("experiments/recipe.py", "class Recipe: ...", "class Recipe: x = 1"),
+        ("runs/recipe.py", "class Recipe: ...", "class Recipe: x = 1"),
         ("experiments/nola/profiles.py", "import x", "import x as y"),
         ("errors.py", "class EffbookError(Exception): ...", "class EffbookError(Exception): x = 1"),
         ("__init__.py", '"1"', '"2"'),
@@ -103,16 +104,16 @@ def test_changed_code_changes_it_at_any_depth(tree, file, old, new):
 
 def test_a_package_imported_as_a_whole_stands_for_all_that_it_passes_on(tree):
     _edit(tree / "experiments/nola/runs.py", "from effbook.nola import Layer", "from effbook import nola as Layer")
-    assert "effbook.nola.peft" in closure(_RUNS)
+    assert "effbook.nola.peft" in Sources().closure(_RUNS)
     _edit(tree / "experiments/nola/runs.py", "from effbook import nola as Layer", "import effbook.nola as Layer")
-    assert "effbook.nola.peft" in closure(_RUNS)
+    assert "effbook.nola.peft" in Sources().closure(_RUNS)
 
 
 def test_a_package_with_code_of_its_own_counts_with_what_it_imports(tree):
     _edit(
         tree / "experiments/nola/runs.py", "from effbook.nola import Layer", "from effbook.data import helper as Layer"
     )
-    assert {"effbook.data", "effbook.data.load"} <= set(closure(_RUNS))
+    assert {"effbook.data", "effbook.data.load"} <= set(Sources().closure(_RUNS))
 
 
 def test_a_module_without_source_is_told():
