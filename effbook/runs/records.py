@@ -198,9 +198,11 @@ def write(
             taken=taken,
         ),
     )
-    text = json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True, allow_nan=False)
+    content = record.model_dump(mode="json")
+    if not taken:
+        del content["provenance"]["taken"]
     keep_code(fingerprint, modules)
-    write_atomically(path, text + "\n")
+    write_atomically(path, json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
     wanted = {path.parent / entry.path for entry in artifacts.values()}
     for old in path.with_suffix("").glob("*"):
         if old not in wanted:  # an artifact of the record replaced

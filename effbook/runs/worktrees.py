@@ -83,8 +83,8 @@ class Worktrees:
     def _surroundings(self, tree: Path) -> Iterator[dict[str, str]]:
         """Environment variables for a process: one thread, the code of `tree`, records and work folders of its own.
 
-        Data sets are those of this machine, but nothing that a run keeps beside them: a probe must compute. Only pictures
-        that are rendered once (scenes) are shared by the runs of one code.
+        Data sets are those of this machine, but nothing that a run keeps beside them: a probe must compute. Only
+        pictures that are rendered once (scenes) are shared by the runs of one code.
         """
         from effbook.data.cache import cache_folder
         from effbook.data.manifest import manifests
@@ -103,7 +103,12 @@ class Worktrees:
             "EFFBOOK_RECORDS": str(folder / "records"),
         }
         try:
-            yield {**os.environ, **dict.fromkeys(THREADS, "1"), **own, "PYTHONPATH": str(tree)}
+            yield {
+                **os.environ,
+                **dict.fromkeys(THREADS, "1"),
+                **{k: str(v) for k, v in own.items()},
+                "PYTHONPATH": str(tree),
+            }
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
