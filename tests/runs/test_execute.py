@@ -175,7 +175,7 @@ def test_a_run_does_not_go_on_from_the_state_of_other_code(folders, monkeypatch,
     with pytest.raises(RuntimeError):
         execute(Tiny(), profile="smoke")
     monkeypatch.delenv("TINY_FAIL")
-    monkeypatch.setattr(spine, "fingerprint", lambda modules: "1" * 16)
+    monkeypatch.setattr(spine.Sources, "fingerprint", lambda self, modules, device: "1" * 16)
     execute(Tiny(), profile="smoke")
     errors = capsys.readouterr().err
     assert "made by other code, packages or device" in errors
