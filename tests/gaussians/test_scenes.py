@@ -454,6 +454,17 @@ def test_viewpoints_lie_on_the_upper_half_sphere_and_test_views_between():
     assert np.linalg.norm(train[:, None] - test[None], axis=-1).min() > 0.05
 
 
+def test_single_views_of_a_still_life_are_those_of_the_whole(tmp_path):
+    whole = read_synthetic(still_life("metals", tmp_path, size_px=16, train=4, test=3, samples=2), points=5)
+    some = {"train": (1, 3), "test": (2,)}
+    few = read_synthetic(still_life("metals", tmp_path, size_px=16, train=4, test=3, samples=2, only=some), points=5)
+    assert len(few.cameras) == 3
+    assert few.held_out == (2,)
+    for i, j in enumerate((1, 3, 6)):  # the whole has its test views behind the four to train on
+        assert torch.equal(few.images[i], whole.images[j])
+        assert torch.equal(few.cameras[i].world_to_camera, whole.cameras[j].world_to_camera)
+
+
 def test_a_still_life_is_the_same_each_time_and_rendered_once(tmp_path):
     pytest.importorskip("mitsuba")
     folder = still_life("metals", tmp_path / "a", size_px=16, train=3, test=1, samples=2)

@@ -7,7 +7,7 @@ Rendered by Mitsuba's scalar path tracer: slow, but the same picture on every ma
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +23,35 @@ VERSION = 1  # of the scenes' definition: a new one is rendered anew
 
 
 def still_life(
-    name: str, folder: Path, *, size_px: int = 128, train: int = 64, test: int = 16, samples: int = 64
+    name: str,
+    folder: Path,
+    *,
+    size_px: int = 128,
+    train: int = 64,
+    test: int = 16,
+    samples: int = 64,
+    only: Mapping[str, Iterable[int]] | None = None,
 ) -> Path:
     """Render the scene into folder/name-... unless it is there; return the folder, which `read_synthetic` reads.
 
     `samples` is the number of paths a pixel. Training views are spread over the upper half sphere; test views lie on a
-    spiral between them. Raises EffbookError for an unknown name or sizes below 1.
+    spiral between them. With `only`, as in {"train": (0, 32), "test": (4,)}, these views alone are rendered, each the
+    same as in the whole. Raises EffbookError for an unknown name or sizes below 1.
     """
     if name not in STILL_LIFES:
         raise EffbookError(f"there is no still life {name!r}", f"choose one of {', '.join(STILL_LIFES)}")
     if min(size_px, train, test, samples) < 1:
         raise EffbookError("size, views and samples must be at least 1", "correct them")
-    out = folder / f"{name}-{size_px}px-{train}+{test}-{samples}-v{VERSION}"
+    views = {"train": range(train), "test": range(test)}
+    some = {split: sorted(set(only.get(split, ())) & set(views[split])) for split in views} if only else views
+    told = "".join(f"-{split}{'.'.join(map(str, picked))}" for split, picked in some.items()) if only else ""
+    out = folder / f"{name}-{size_px}px-{train}+{test}-{samples}-v{VERSION}{told}"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f"{out.name}.lock"):
         if not (out / "transforms_test.json").is_file():
-            views = {"train": train, "test": test}
+            counts = {"train": train, "test": test}
             with placed(out, alone=True) as beside:
-                _render(STILL_LIFES[name], beside, size_px=size_px, views=views, samples=samples)
+                _render(STILL_LIFES[name], beside, size_px=size_px, views=counts, only=some, samples=samples)
     return out
 
 
@@ -54,7 +65,13 @@ def viewpoints(split: str, n: int) -> np.ndarray:
 
 
 def _render(
-    scene: Callable[[], dict[str, Any]], out: Path, *, size_px: int, views: dict[str, int], samples: int
+    scene: Callable[[], dict[str, Any]],
+    out: Path,
+    *,
+    size_px: int,
+    views: dict[str, int],
+    only: Mapping[str, Iterable[int]],
+    samples: int,
 ) -> None:
     import mitsuba as mi
     from PIL import Image
@@ -64,7 +81,9 @@ def _render(
     for split, n in views.items():
         (out / split).mkdir(parents=True)
         frames = []
-        for i, place in enumerate(viewpoints(split, n)):
+        places = viewpoints(split, n)
+        for i in only[split]:
+            place = places[i]
             look = mi.ScalarTransform4f().look_at(origin=place.tolist(), target=[0, 0, 0], up=[0, 0, 1])
             sensor = {
                 "type": "perspective",
