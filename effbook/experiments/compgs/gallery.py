@@ -15,13 +15,12 @@ from effbook.data.cache import cache_folder
 from effbook.evaluate.images import psnr
 from effbook.experiments.compgs.datasets import load_scene
 from effbook.experiments.compgs.scene import SceneRecipe
-from effbook.gaussians.densify import DensitySettings
+from effbook.gaussians.config import DensitySettings, Rates, TrainSettings
 from effbook.gaussians.formats import read_spz
 from effbook.gaussians.model import from_points
-from effbook.gaussians.optimise import Rates
 from effbook.gaussians.rasterise import render
 from effbook.gaussians.scenes import Scene, read_synthetic, still_life
-from effbook.gaussians.train import TrainSettings, camera_extent, fit
+from effbook.gaussians.train import camera_extent, fit
 from effbook.runs import profiles, records
 from effbook.runs.context import Context
 from effbook.runs.recipe import make
