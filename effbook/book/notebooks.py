@@ -5,12 +5,15 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
 import papermill
+from joblib import Parallel, delayed
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from effbook.book.parameters import Parameter, check_values, parse_parameters
@@ -63,8 +66,19 @@ def own_kernel() -> Iterator[None]:
         place = Path(folder) / "kernels" / "python3"
         place.mkdir(parents=True)
         (place / "kernel.json").write_text(json.dumps(spec))
-        with environment("JUPYTER_PATH", os.pathsep.join(filter(None, [folder, os.environ.get("JUPYTER_PATH")]))):
+        folders = os.pathsep.join(filter(None, [folder, os.environ.get("JUPYTER_PATH")]))
+        with environment("JUPYTER_PATH", folders), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=DeprecationWarning)  # of papermill's own dependencies
             yield
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A notebook to run with these parameters; `out` is where it goes, executed."""
+
+    path: Path
+    out: Path
+    parameters: Mapping[str, object]
 
 
 def run_notebook(path: Path | str, out: Path | str, parameters: Mapping[str, object], *, quiet: bool = True) -> Path:
@@ -74,28 +88,56 @@ def run_notebook(path: Path | str, out: Path | str, parameters: Mapping[str, obj
     `<name>.failed.ipynb`. Raises EffbookError for an unknown parameter, a wrong type or value (before anything
     starts) and for a cell that fails.
     """
-    path, out = Path(path), Path(out)
-    check_values(notebook_parameters(path), parameters, str(path))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    failed = out.with_name(f"{out.stem}.failed.ipynb")
+    with own_kernel():
+        return _run(Job(path=Path(path), out=Path(out), parameters=parameters), quiet=quiet)
+
+
+def run_notebooks(jobs: Sequence[Job], *, at_a_time: int = 1) -> Iterator[tuple[Job, Exception | None]]:
+    """Run several notebooks, `at_a_time` of them with one thread each, and yield each when it ends, with its error.
+
+    One that fails stops no other. The kernels are processes of their own; here threads only wait for them.
+    """
+    threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+    with own_kernel(), ExitStack() as stack:
+        for name in threads:
+            stack.enter_context(environment(name, "1"))
+        pool = Parallel(n_jobs=at_a_time, backend="threading", return_as="generator_unordered")
+        yield from pool(delayed(_outcome)(job) for job in jobs)
+
+
+def _outcome(job: Job) -> tuple[Job, Exception | None]:
     try:
-        with own_kernel(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=DeprecationWarning)  # of papermill's own dependencies
-            papermill.execute_notebook(
-                str(path),
-                str(failed),  # papermill writes after every cell: this file is whole only at the end
-                parameters=dict(parameters),
-                kernel_name="python3",
-                cwd=str(path.parent),
-                progress_bar=not quiet,
-            )
+        _run(job)
+    except Exception as error:  # whatever it is, the others go on
+        return job, error
+    return job, None
+
+
+def _run(job: Job, *, quiet: bool = True) -> Path:
+    check_values(notebook_parameters(job.path), job.parameters, str(job.path))
+    job.out.parent.mkdir(parents=True, exist_ok=True)
+    failed = job.out.with_name(f"{job.out.stem}.failed.ipynb")
+    try:
+        papermill.execute_notebook(
+            str(job.path),
+            str(failed),  # papermill writes after every cell: this file is whole only at the end
+            parameters=dict(job.parameters),
+            kernel_name="python3",
+            cwd=str(job.path.parent),
+            progress_bar=not quiet,
+        )
     except PapermillExecutionError as error:
         cause = f"{error.ename}: {error.evalue}".splitlines()[0]
         raise EffbookError(
-            f"A cell of {path} failed with {cause}", f"the run as far as it came is in {failed}"
+            f"A cell of {job.path} failed with {cause}", f"the run as far as it came is in {failed}"
         ) from error
-    failed.replace(out)
-    return out
+    except DeadKernelError as error:
+        raise EffbookError(
+            f"The kernel that ran {job.path} was killed, which mostly means that memory ran out",
+            "run fewer notebooks at a time (--jobs 1)",
+        ) from error
+    failed.replace(job.out)
+    return job.out
 
 
 def refresh_outputs(path: Path | str) -> None:

@@ -10,7 +10,6 @@
 
 import ast
 import functools
-import hashlib
 import http.server
 import importlib.metadata
 import os
@@ -19,7 +18,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 
 import nbformat
@@ -27,9 +25,8 @@ from filelock import FileLock
 
 from effbook.book import pages, viewer
 from effbook.book.check import check_site
-from effbook.book.notebooks import environment, notebook_parameters, run_notebook
+from effbook.book.execution import execute, toc_notebooks
 from effbook.book.parameters import parse_parameters
-from effbook.book.places import toc_files
 from effbook.errors import EffbookError
 from effbook.files import leftovers, remove, replace
 
@@ -54,26 +51,30 @@ def build(
     root: Path | str | None = None,
     work: Path | str | None = None,
     fresh: bool = False,
+    jobs: int | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Path:
     """Build the book at a profile and return the site's folder.
 
-    Recorded runs are used; only `smoke` computes its runs (into a folder of its own). `fresh` executes notebooks
-    again that nothing has changed for. Raises EffbookError with the first cause if a notebook fails, sphinx warns or
-    the site would load something from elsewhere; the site built before then stays.
+    Recorded runs are used; only `smoke` computes its runs (into a folder of its own). `jobs` notebooks run at a time
+    (default: 2, or 1 where there is one core); `fresh` executes notebooks again that nothing has changed for. Raises
+    EffbookError with the first cause if a notebook fails, sphinx warns or the site would load something from
+    elsewhere; the site built before then stays.
     """
+    from effbook.runs import machine
     from effbook.runs.profiles import check_profile
 
     check_profile(profile)
+    if jobs is not None and jobs < 1:
+        raise EffbookError(f"--jobs {jobs} is below 1", "give 1 or more")
     root = Path(root) if root is not None else repository_root()
     say = say or functools.partial(print, file=sys.stderr, flush=True)
     work = Path(work) if work is not None else root / "_build" / profile
     work.mkdir(parents=True, exist_ok=True)
     notebooks = toc_notebooks(root)
+    jobs = min(2, machine.cores()) if jobs is None else jobs
     with FileLock(work / ".lock"):
-        for number, name in enumerate(notebooks, start=1):
-            did = execute(root, name, profile=profile, work=work, fresh=fresh)
-            say(f"[{number}/{len(notebooks)}] {name}: {'executed' if did else 'unchanged'}")
+        execute(root, notebooks, profile=profile, work=work, say=say, jobs=jobs, fresh=fresh)
         lay_out(root, work, notebooks=notebooks, profile=profile)
         say("building the pages")
         html = run_sphinx(work / "stage", work / "sphinx")
@@ -98,47 +99,6 @@ def serve(port: int = 8000) -> None:
             server.serve_forever()
         except KeyboardInterrupt:
             print()
-
-
-# --- notebooks -------------------------------------------------------------------------------------------------------
-
-
-def toc_notebooks(root: Path) -> list[str]:
-    """The notebooks that _toc.yml names, as paths from the root, in order."""
-    files = [name for name in toc_files(root) if name.startswith("notebooks/")]
-    return [f"{name.removesuffix('.ipynb')}.ipynb" for name in files]
-
-
-def execute(root: Path, name: str, *, profile: str, work: Path, fresh: bool = False) -> bool:
-    """Run one notebook into `work`/executed unless its last run there still stands; return whether it ran."""
-    out = work / "executed" / name
-    stamp = out.with_suffix(".sha256")
-    state = _state(root, name, profile)
-    if not fresh and out.is_file() and stamp.is_file() and stamp.read_text() == state:
-        return False
-    declared = notebook_parameters(root / name)
-    wanted = {"profile": profile, "runs": "missing" if profile == "smoke" else "recorded"}
-    smoke_records = str(work / "records")  # their numbers mean nothing: not among the book's
-    with environment("EFFBOOK_RECORDS", smoke_records) if profile == "smoke" else nullcontext():
-        run_notebook(root / name, out, {key: value for key, value in wanted.items() if key in declared})
-    stamp.write_text(state)
-    return True
-
-
-def _state(root: Path, name: str, profile: str) -> str:
-    """A digest of all that an executed notebook depends on: itself, the package, the records, what data is here."""
-    from effbook import data
-    from effbook.runs import records
-
-    package = Path(__file__).resolve().parents[1]
-    files = [root / name]
-    files += sorted(path for path in package.rglob("*") if path.suffix in (".py", ".yaml"))
-    files += sorted((records.records_folder()).glob("*/*/*.json"))
-    digest = hashlib.sha256(profile.encode())
-    for path in files:
-        digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
-    digest.update(" ".join(name for name in data.manifests() if data.is_cached(name)).encode())
-    return digest.hexdigest()
 
 
 # --- staging and building ---------------------------------------------------------------------------------------------

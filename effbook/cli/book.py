@@ -1,5 +1,7 @@
 """The commands for the book: book build, book serve."""
 
+from typing import Annotated
+
 import typer
 
 from effbook.cli.options import Profile
@@ -13,12 +15,18 @@ def register_commands(app: typer.Typer) -> None:
 
 
 @book_app.command()
-def build(profile: Profile = "mini") -> None:
+def build(
+    profile: Profile = "mini",
+    jobs: Annotated[
+        int | None, typer.Option(help="Notebooks that run at a time.", show_default="2, or the cores")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Run notebooks again that nothing has changed for.")] = False,
+) -> None:
     """Run the notebooks and build the site; ends with its path."""
     from effbook import book
     from effbook.runs.profiles import check_profile
 
-    if (site := book.build(profile=check_profile(profile))) is not None:
+    if (site := book.build(check_profile(profile), jobs=jobs, fresh=fresh)) is not None:
         typer.echo(site)
 
 

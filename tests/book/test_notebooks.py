@@ -10,7 +10,7 @@ import nbformat
 import papermill
 import pytest
 
-from effbook.book.notebooks import notebook_parameters, own_kernel, run_notebook
+from effbook.book.notebooks import Job, notebook_parameters, own_kernel, run_notebook, run_notebooks
 from effbook.book.site import repository_root
 from effbook.errors import EffbookError
 
@@ -55,6 +55,27 @@ def test_a_cell_that_fails_keeps_the_older_result_and_names_the_cause(tmp_path, 
         run_notebook(path, out, {"word": "two"})
     assert out.read_bytes() == before
     assert "twotwo" in printed(tmp_path / "out.failed.ipynb")
+
+
+def test_several_run_at_a_time_with_one_thread_each_and_what_fails_hides_nothing(tmp_path, write_notebook):
+    meet = [
+        "import os, pathlib, time",
+        "here = pathlib.Path(os.getcwd())",
+        "(here / f'{word}.met').touch()",
+        "end = time.monotonic() + 60",
+        "while len(list(here.glob('*.met'))) < 2 and time.monotonic() < end: time.sleep(0.02)",
+        "print(len(list(here.glob('*.met'))), 'met,', os.environ['OMP_NUM_THREADS'], 'thread')",
+    ]
+    last = "os.kill(os.getpid(), 9) if word == 'one' else None"  # as when memory runs out
+    path = write_notebook(tmp_path / "a.ipynb", more=["\n".join(meet), last])
+    words = ("one", "two", "three")
+    jobs = [Job(path=path, out=tmp_path / word / "out.ipynb", parameters={"word": word}) for word in words]
+    outcomes = {job.parameters["word"]: error for job, error in run_notebooks(jobs, at_a_time=2)}
+    assert outcomes["two"] is None
+    assert "2 met, 1 thread" in printed(jobs[1].out)
+    assert str(outcomes["three"]).startswith(f"Parameter 'word' of {path} must be 'one' or 'two'")
+    assert f"The kernel that ran {path} was killed" in str(outcomes["one"])
+    assert "--jobs 1" in str(outcomes["one"])
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import nbformat
 import pytest
 
 from effbook import exhibits
-from effbook.book import site
+from effbook.book import execution, site
 from effbook.errors import EffbookError
 from effbook.exhibits import register
 
@@ -68,7 +68,10 @@ def test_a_tiny_book_is_built_without_a_warning_and_only_what_changed_runs_again
     assert 'href="../book/printed/nola.html#tab-3.18"' in (html / "book" / "errata.html").read_text()
 
     site.build("mini", root=tiny, say=said.append)
-    assert [line.rsplit(": ")[-1] for line in said if "a.ipynb" in line] == ["executed", "unchanged"]
+    assert [line for line in said if "notebook" in line] == [
+        "[1/1] notebooks/a.ipynb: executed",
+        "1 of 1 notebooks: unchanged",
+    ]
 
     (tiny / "book" / "index.md").write_text("# Tiny\n\nSee {doc}`nowhere`.\n")
     with pytest.raises(EffbookError, match=r"1 warnings, the first: .*nowhere"):
@@ -81,12 +84,12 @@ def test_the_notebooks_of_the_table_of_contents_are_found_in_order(tmp_path):
         "root: book/index\nparts:\n- caption: A\n  chapters:\n  - file: notebooks/x/b\n    sections:\n"
         "    - file: notebooks/x/a.ipynb\n  - file: book/z\n"
     )
-    assert site.toc_notebooks(tmp_path) == ["notebooks/x/b.ipynb", "notebooks/x/a.ipynb"]
+    assert execution.toc_notebooks(tmp_path) == ["notebooks/x/b.ipynb", "notebooks/x/a.ipynb"]
 
 
 def test_every_notebook_of_the_repository_is_in_the_table_of_contents():
     root = site.repository_root()
-    listed = set(site.toc_notebooks(root))
+    listed = set(execution.toc_notebooks(root))
     assert listed == {path.relative_to(root).as_posix() for path in (root / "notebooks").glob("*/*.ipynb")}
 
 
