@@ -26,7 +26,7 @@ def ensure_runs(*what: str, profile: str, runs: str = "missing", quiet: bool = T
     needs.
     """
     from effbook.runs import machine, records
-    from effbook.runs.execute import execute_all
+    from effbook.runs.batch import execute_all
 
     found = _runs(what, profile)
     if runs != "recorded":

@@ -33,7 +33,7 @@ def run(
     """Run what is not recorded yet, and show the tables. A run that was interrupted goes on where it was."""
     from effbook import exhibits
     from effbook.runs import records
-    from effbook.runs.execute import execute_all
+    from effbook.runs.batch import execute_all
 
     pairs = _pairs(what, profile, seeds)
     lacks = _lacks([pair for pair in pairs if fresh or records.find(*pair) is None])

@@ -15,8 +15,9 @@ from tiny_recipe import Tiny
 
 from effbook.errors import EffbookError
 from effbook.runs import cache, machine, records
+from effbook.runs.batch import execute_all
 from effbook.runs.context import Context
-from effbook.runs.execute import execute, execute_all
+from effbook.runs.execute import execute
 from effbook.runs.recipe import Recipe, Result, register_recipe
 
 PARTS = {"steps": 3, "scene": "metals"}

@@ -1,7 +1,6 @@
 """Running: resumed after a kill, computed once, recorded whole or not at all."""
 
 import json
-import os
 import time
 
 import pytest
@@ -11,7 +10,7 @@ from tiny_recipe import Tiny
 from effbook.errors import EffbookError
 from effbook.runs import execute as spine
 from effbook.runs import records
-from effbook.runs.execute import RunsFailedError, execute, execute_all, work_folder
+from effbook.runs.execute import execute, work_folder
 from effbook.runs.plan import plan
 
 
@@ -218,36 +217,6 @@ def test_a_record_that_cannot_be_read_is_not_overwritten_unless_fresh(folders):
     assert path.read_text() == "{half"
     execute(Tiny(), profile="smoke", fresh=True)
     assert records.find(Tiny(), "smoke").metrics["steps"] == 6
-
-
-def test_several_runs_go_on_past_one_that_fails(folders, monkeypatch, capsys):
-    bad = Tiny(seed=1, steps=3)
-    real = Tiny.run
-    monkeypatch.setattr(Tiny, "run", lambda self, context: 1 / 0 if self == bad else real(self, context))
-    pairs = [(Tiny(seed=seed, steps=3), "smoke") for seed in range(3)]
-    with pytest.raises(RunsFailedError, match=f"1 of 3 runs failed, the first \\(tiny {bad.key}\\)") as caught:
-        execute_all(pairs, quiet=True)
-    assert isinstance(caught.value.__cause__, ZeroDivisionError)
-    assert [records.find(*pair) is not None for pair in pairs] == [True, False, True]
-    assert "[3/3]" in capsys.readouterr().err
-    monkeypatch.setattr(Tiny, "run", real)
-    found = execute_all(pairs)
-    assert [record.recipe.fields["seed"] for record in found] == [0, 1, 2]
-    assert "2 of 3 runs are recorded" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_jobs_run_in_processes_of_their_own_and_give_the_same_records(folders, tmp_path, monkeypatch):
-    log = tmp_path / "log"
-    monkeypatch.setenv("TINY_LOG", str(log))
-    monkeypatch.setenv("TINY_SLEEP_S", "0.3")
-    pairs = [(Tiny(seed=seed, steps=3), "smoke") for seed in range(2)]
-    apart = execute_all([*pairs, *pairs], jobs=2)
-    assert len(apart) == 4
-    processes = log.read_text().split()[1::2]
-    assert len(set(processes) | {str(os.getpid())}) == 3
-    again = execute_all(pairs, fresh=True, quiet=True)
-    assert [record.metrics for record in again] == [record.metrics for record in apart[:2]]
 
 
 def test_a_plan_sums_what_is_to_do(folders):

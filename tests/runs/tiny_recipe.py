@@ -4,6 +4,7 @@ What the environment says (TINY_*) makes it slow, or fail; it is no part of the 
 """
 
 import os
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -69,6 +70,8 @@ class Tiny(Recipe):
             }
             context.checkpoint(state, step, {"losses": losses})
             bar.advance(loss=losses[-1])
+            if step == 2 and str(self.seed) == os.environ.get("TINY_KILLED_SEED"):
+                os.kill(os.getpid(), signal.SIGKILL)  # as the system does when memory runs out
             time.sleep(float(os.environ.get("TINY_SLEEP_S", "0")))
         if os.environ.get("TINY_FAIL"):
             raise RuntimeError("the tiny run was told to fail")

@@ -1,0 +1,109 @@
+"""Several runs, one after another or some at a time in processes of their own; one that fails stops no other."""
+
+import queue
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import nullcontext
+from datetime import UTC, datetime
+
+from effbook.errors import EffbookError
+from effbook.runs import machine, records
+from effbook.runs.execute import execute
+from effbook.runs.progress import Display, duration
+from effbook.runs.recipe import Recipe
+from effbook.runs.records import Record
+from effbook.runs.worker import Worker
+
+Pair = tuple[Recipe, str]  # a recipe and the profile that it runs under
+
+
+class RunsFailedError(EffbookError):
+    """Some of several runs failed; the others are recorded."""
+
+
+def execute_all(pairs: Sequence[Pair], *, jobs: int = 1, fresh: bool = False, quiet: bool = False) -> list[Record]:
+    """The records of several (recipe, profile), in order, `jobs` at a time in processes of their own.
+
+    What is recorded is not run again, unless `fresh`. A run that fails doesn't stop the others; RunsFailedError tells
+    at the end, with the first failure as its cause. `quiet`: one line for each finished run, no bars.
+    """
+    if jobs < 1:
+        raise EffbookError(f"--jobs {jobs} is below 1", "give 1 or more")
+    display = Display()
+    done: dict[Pair, Record] = {}
+    for recipe, profile in () if fresh else pairs:
+        if (found := records.find(recipe, profile)) is not None:
+            done[recipe, profile] = found
+    to_do = [pair for pair in dict.fromkeys(pairs) if pair not in done]
+    if done:
+        stale = sum(records.is_stale(record) for record in done.values())
+        note = f", {stale} of them stale: --fresh recomputes them" if stale else ""
+        display.say(f"{len(done)} of {len(done) + len(to_do)} runs are recorded{note}")
+    since = datetime.now(UTC) if fresh else None  # of the whole batch: runs that share a training train it once
+    failures: list[tuple[Recipe, Exception]] = []
+    start, planned, spent = time.monotonic(), sum(recipe.cost().seconds for recipe, _ in to_do), 0.0
+    with nullcontext() if quiet or not to_do else display.live():
+        for count, (pair, outcome) in enumerate(_outcomes(to_do, jobs, since, quiet, display), 1):
+            recipe, profile = pair
+            spent += recipe.cost().seconds
+            left = (time.monotonic() - start) / max(spent, 1e-9) * (planned - spent)
+            line = f"[{count}/{len(to_do)}] {recipe.name} {recipe.key} seed {recipe.seed} ({profile}): "
+            if isinstance(outcome, Exception):
+                failures.append((recipe, outcome))
+                line += f"failed: {outcome}"
+            else:
+                done[pair] = outcome
+                line += f"recorded, {duration(outcome.cost.wall_seconds)}"
+            display.say(f"{line}, {duration(left)} left" if count < len(to_do) else line)
+    if failures:
+        recipe, first = failures[0]
+        if len(to_do) == 1:
+            raise first
+        why = f"{first}".rstrip(".") or type(first).__name__
+        raise RunsFailedError(
+            f"{len(failures)} of {len(to_do)} runs failed, the first ({recipe.name} {recipe.key}) because {why}",
+            "what was finished is recorded: correct the cause and call again",
+        ) from first
+    return [done[pair] for pair in pairs]
+
+
+def _outcomes(
+    pairs: list[Pair], jobs: int, fresh_since: datetime | None, quiet: bool, display: Display
+) -> Iterator[tuple[Pair, Record | BaseException]]:
+    if jobs > 1 and len(pairs) > 1:
+        yield from _in_processes(pairs, min(jobs, len(pairs)), fresh_since)
+        return
+    inner = Display(quiet=True) if quiet else display
+    for recipe, profile in pairs:
+        try:
+            yield (recipe, profile), execute(recipe, profile=profile, fresh_since=fresh_since, display=inner)
+        except Exception as error:
+            yield (recipe, profile), error
+
+
+def _in_processes(
+    pairs: list[Pair], jobs: int, fresh_since: datetime | None
+) -> Iterator[tuple[Pair, Record | BaseException]]:
+    """The outcomes in the order in which they come in; the cores are shared out among the processes."""
+    workers = [Worker(threads=max(1, machine.cores() // jobs)) for _ in range(jobs)]
+    idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+    for worker in workers:
+        idle.put(worker)
+
+    def run(pair: Pair) -> Record:
+        worker = idle.get()
+        try:
+            return worker.run(*pair, fresh_since)
+        finally:
+            idle.put(worker)
+
+    with ThreadPoolExecutor(jobs) as pool:  # each thread waits for one process
+        futures = {pool.submit(run, pair): pair for pair in pairs}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.exception() or future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in workers:
+                worker.close()
