@@ -21,8 +21,8 @@ from effbook.errors import EffbookError
 from effbook.files import placed
 from effbook.nola.config import BITS, NOLASettings
 from effbook.nola.inject import adapt, adapted
-from effbook.nola.layer import NOLALayer, adaptable, matching, matrix_shape
-from effbook.nola.quantize import dequantize, pack, quantize, unpack
+from effbook.nola.layer import NOLALayer, Targets, adaptable, matching, matrix_shape
+from effbook.nola.quantise import dequantise, pack, quantise, unpack
 
 FORMAT, VERSION = "effbook-nola", 1
 FULL = 32  # bits of a coefficient that is stored as it is
@@ -60,9 +60,14 @@ def _shapes_to_be(model: nn.Module, groups: list[tuple[NOLASettings, list[str]]]
     """The shapes that a base model would have once adapted, without touching it; raises EffbookError if it can't be."""
     return [
         (name, *matrix_shape(module), settings.k, settings.l)
-        for settings, targets in groups
-        for name, module in matching(model, targets, adaptable).items()
+        for settings, patterns in groups
+        for name, module in matching(model, _whole(patterns), adaptable).items()
     ]
+
+
+def _whole(patterns: list[str]) -> Targets:
+    """The layers whose whole name a pattern matches: unlike in `adapt`, "fc" in a file doesn't mean block.fc."""
+    return lambda name, _: any(re.fullmatch(pattern, name) for pattern in patterns)
 
 
 def _meaning(settings: NOLASettings) -> dict[str, Any]:
@@ -70,10 +75,18 @@ def _meaning(settings: NOLASettings) -> dict[str, Any]:
 
 
 def _patterns(model: nn.Module, chosen: list[str]) -> list[str]:
-    """Few regular expressions that match the chosen layers and no other: numbers as \\d+ where that's so."""
-    others = [
-        name for name, m in model.named_modules() if (adaptable(m) or isinstance(m, NOLALayer)) and name not in chosen
-    ]
+    """Few regular expressions that match the chosen layers and no other: numbers as \\d+ where that's so.
+
+    Names are those at the time of adapting, whatever the model was later put into.
+    """
+    fronts = {name.removesuffix(layer.factors.name) for name, layer in adapted(model).items()}
+    others = {
+        name.removeprefix(front)
+        for name, m in model.named_modules()
+        if adaptable(m) or isinstance(m, NOLALayer)
+        for front in fronts
+        if name.startswith(front)
+    } - set(chosen)
     patterns: dict[str, None] = {}
     for name in chosen:
         pattern = re.sub(r"\d+", lambda _: r"\d+", re.escape(name))
@@ -103,7 +116,7 @@ def save(model: nn.Module, path: str | Path, *, bits: int | None = None) -> int:
     if bits == FULL:
         payload = torch.cat(vectors).view(torch.uint8)
     else:
-        codes, scales = zip(*(quantize(v, bits) for v in vectors), strict=True)
+        codes, scales = zip(*(quantise(v, bits) for v in vectors), strict=True)
         payload = pack(torch.cat(codes), bits)
         if bits != 16:
             payload = torch.cat([torch.stack(scales).to(torch.float16).view(torch.uint8), payload])
@@ -158,7 +171,7 @@ def _decode(payload: Tensor, bits: int, counts: list[int]) -> list[Tensor]:
     if bits != 16:
         scales, payload = payload[: 2 * len(counts)].clone().view(torch.float16).float(), payload[2 * len(counts) :]
     codes = unpack(payload, bits, sum(counts)).split(counts)
-    return [dequantize(c, scale, bits) for c, scale in zip(codes, scales, strict=True)]
+    return [dequantise(c, scale, bits) for c, scale in zip(codes, scales, strict=True)]
 
 
 @torch.no_grad()
@@ -184,7 +197,7 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
         raise EffbookError(f"{path} belongs to another architecture", "load it into the model that it was trained on")
     if fresh:
         for settings, targets in groups:
-            adapt(model, settings, targets=targets)
+            adapt(model, settings, targets=_whole(targets))
     layers = _layers(model)
     saved = {json.dumps(_meaning(settings), sort_keys=True) for settings, _ in groups}
     here = {json.dumps(_meaning(layer.settings), sort_keys=True) for layer in layers.values()}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from effbook.nola.basis import Basis, combine, generate, stream_of
 from effbook.nola.config import NOLASettings
-from effbook.nola.quantize import fake_quantize
+from effbook.nola.quantise import fake_quantise
 
 SIDES = ("A", "B")
 
@@ -106,7 +106,7 @@ class Factors(nn.Module):
         """alpha or beta, rounded if training is quantisation-aware, times the basis's bound, in the summing dtype."""
         c = self.alpha if side == "A" else self.beta
         if self.settings.bits is not None:
-            c = fake_quantize(c, self.settings.bits)
+            c = fake_quantise(c, self.settings.bits)
         return c.to(_wide(c.dtype)) * self.bound[side]
 
     def offset(self, like: Tensor) -> Tensor:

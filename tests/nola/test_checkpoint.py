@@ -1,5 +1,6 @@
 import copy
 import json
+import re
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 
 from effbook.errors import EffbookError
 from effbook.nola import NOLASettings, adapt, adapted, count_parameters, load, save
-from effbook.nola.quantize import fake_quantize
+from effbook.nola.quantise import fake_quantise
 
 
 def base(width=8):
@@ -46,8 +47,8 @@ def test_quantised_coefficients_come_back_as_quantisation_made_them(tmp_path, bi
     save(model, tmp_path / "c.safetensors", bits=bits)
     again = load(base(), tmp_path / "c.safetensors")
     for a, b in zip(adapted(again).values(), adapted(model).values(), strict=True):
-        torch.testing.assert_close(a.alpha, fake_quantize(b.alpha, bits), rtol=0, atol=0)
-        torch.testing.assert_close(a.beta, fake_quantize(b.beta, bits), rtol=0, atol=0)
+        torch.testing.assert_close(a.alpha, fake_quantise(b.alpha, bits), rtol=0, atol=0)
+        torch.testing.assert_close(a.beta, fake_quantise(b.beta, bits), rtol=0, atol=0)
 
 
 def test_what_was_trained_quantised_is_saved_so_and_loses_nothing(tmp_path):
@@ -89,6 +90,41 @@ def test_layers_that_a_pattern_would_take_along_are_named_one_by_one(tmp_path):
     model = adapt(base(), NOLASettings(k=3, l=3, rank=1), targets=["layers.0.q", "layers.2.q"])
     save(model, tmp_path / "c.safetensors")
     assert list(adapted(load(base(), tmp_path / "c.safetensors"))) == ["layers.0.q", "layers.2.q"]
+
+
+def with_two_of_one_name():
+    """`fc` at the top and in a block, with a layer beside each."""
+    torch.manual_seed(0)
+    block = nn.ModuleDict({"fc": nn.Linear(8, 8), "0": nn.Linear(8, 8)})
+    return nn.ModuleDict({"block": block, "fc": nn.Linear(8, 4), "0": nn.Linear(8, 4), "1": nn.Linear(8, 4)})
+
+
+SMALL = NOLASettings(k=3, l=2, rank=1, seed=5)
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [[["fc"]], [["block.fc"], ["fc"]], [[r"fc|0"]], [["0"]], [["block.0"], ["0", "1"]], [["1"]], [["block.fc"]]],
+)
+def test_a_layer_at_the_top_is_not_mistaken_for_its_namesake_in_a_block(tmp_path, groups):
+    model = with_two_of_one_name()
+    for i, targets in enumerate(groups):  # whole names alone, as a function of the caller's may choose them
+        settings = NOLASettings(k=3 + i, l=2, rank=1, seed=5)
+        adapt(model, settings, targets=lambda name, _, some=targets: any(re.fullmatch(t, name) for t in some))
+    for layer in adapted(model).values():
+        layer.beta.data.fill_(0.3)
+    save(model, tmp_path / "c.safetensors")
+    again = load(with_two_of_one_name(), tmp_path / "c.safetensors")
+    assert deltas(again).keys() == deltas(model).keys()
+    assert all(torch.equal(a, b) for a, b in zip(deltas(again).values(), deltas(model).values(), strict=True))
+
+
+def test_a_model_that_was_put_into_another_one_is_saved_under_its_own_names(tmp_path):
+    model = adapt(base(), SMALL, targets=["layers.0.q", "layers.2.q"])
+    save(model, tmp_path / "alone.safetensors")
+    save(nn.ModuleDict({"0": nn.Linear(2, 2), "body": model}), tmp_path / "inside.safetensors")
+    assert (tmp_path / "inside.safetensors").read_bytes() == (tmp_path / "alone.safetensors").read_bytes()
+    assert list(adapted(load(base(), tmp_path / "inside.safetensors"))) == ["layers.0.q", "layers.2.q"]
 
 
 def test_several_settings_in_one_model_are_kept_apart(tmp_path):

@@ -1,24 +1,24 @@
 """The methods of the language tables put into a causal language model, quantised and shipped: full, LoRA, NOLA."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from effbook.errors import EffbookError
+from effbook.experiments.nola.targets import layers_of, split
 
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import PreTrainedTokenizerBase
 
-METHODS = ("none", "full", "lora", "nola")
-# What a target means in each architecture, as a regular expression over the qualified names. GPT-2's two MLP layers
-# answer to LLaMA's up and down projections (its gate has no counterpart), so that both targets are two layers a block.
-TARGETS = {
-    "gpt2": {"qv": r".*attn\.c_attn\.(q|v)", "mlp": r".*mlp\.(c_fc|c_proj)"},
-    "llama": {
-        "qv": r".*self_attn\.(q|v)_proj",
-        "mlp": r".*mlp\.(up|down)_proj",
-        "all": r".*(self_attn\.(q|k|v|o)|mlp\.(gate|up|down))_proj",
-    },
-}
+
+def language_model(name: str, *, device: str, **options: Any) -> "tuple[nn.Module, PreTrainedTokenizerBase]":
+    """Return a pre-trained causal language model and its tokenizer; `options` as `backbones.pretrained` takes them."""
+    from effbook import backbones
+
+    if name == "toy":
+        model, tokenizer = backbones.toy_lm()
+        return model.to(device), tokenizer
+    return backbones.pretrained(name, device=device, **options)
 
 
 def add_adapters(
@@ -44,14 +44,10 @@ def add_adapters(
     model.requires_grad_(False)
     if method == "none":
         return model
-    architecture = model.config.model_type
-    if target not in TARGETS.get(architecture, {}):
-        raise EffbookError(f"no layers of {architecture} are called {target}", f"targets are known for {TARGETS}")
-    layers = TARGETS[architecture][target]
-    if architecture == "gpt2" and target == "qv":
-        from effbook.nola import split_fused
-
-        split_fused(model, targets=r".*attn\.c_attn")  # its Q, K and V are one layer: K must stay as it is
+    family = model.config.model_type  # gpt2 or llama
+    layers = layers_of(family, target)
+    if target == "qv":  # GPT-2's Q, K and V are one layer: K must stay as it is
+        model = split(model, family)
     if method == "nola":
         from effbook.nola import NOLASettings, adapt
 
@@ -69,19 +65,19 @@ def add_adapters(
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from effbook.nola.quantize import train_lora_quantized
+    from effbook.nola.quantise import train_lora_quantised
 
     config = LoraConfig(
         r=rank,
         lora_alpha=lora_alpha,
         lora_dropout=lora_dropout,
         target_modules=layers,
-        fan_in_fan_out=architecture == "gpt2" and target == "mlp",  # those are still GPT-2's Conv1D
+        fan_in_fan_out=family == "gpt2" and target == "mlp",  # those are still GPT-2's Conv1D
     )
     with torch.random.fork_rng():  # peft draws A from the global generator
         torch.manual_seed(seed)
         model = get_peft_model(model, config)
-    return train_lora_quantized(model, qat_bits) if qat_bits else model
+    return train_lora_quantised(model, qat_bits) if qat_bits else model
 
 
 def save_adapters(model: "nn.Module", folder: Path, *, method: str, bits: int | None = None) -> tuple[Path | None, int]:
@@ -128,6 +124,6 @@ def quantise_adapters(model: "nn.Module", folder: Path, *, method: str, bits: in
         file, _ = save_adapters(model, folder, method=method, bits=bits)
         load_adapters(model, file, method=method)  # what is judged is what the file holds
     else:
-        from effbook.nola.quantize import quantize_lora
+        from effbook.nola.quantise import quantise_lora
 
-        quantize_lora(model, bits)
+        quantise_lora(model, bits)

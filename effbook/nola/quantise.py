@@ -10,6 +10,7 @@ A tensor gets one scale. Sixteen bits are IEEE half precision, with no scale. Fo
 `best` is the default. The text doesn't say how its scale was chosen.
 """
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -63,7 +64,7 @@ def scale_of(t: Tensor, bits: int, method: str = "best") -> Tensor:
 
 
 @torch.no_grad()
-def quantize(t: Tensor, bits: int, *, method: str = "best") -> tuple[Tensor, Tensor]:
+def quantise(t: Tensor, bits: int, *, method: str = "best") -> tuple[Tensor, Tensor]:
     """Codes (uint8, or int16 bit patterns of float16 for 16 bits) of t's shape, and the scale.
 
     Below 16 bits a code is the integer plus q, hence 0..2q. Raises EffbookError for other bits or a non-finite t.
@@ -80,7 +81,7 @@ def quantize(t: Tensor, bits: int, *, method: str = "best") -> tuple[Tensor, Ten
 
 
 @torch.no_grad()
-def dequantize(codes: Tensor, scale: Tensor, bits: int) -> Tensor:
+def dequantise(codes: Tensor, scale: Tensor, bits: int) -> Tensor:
     """The float32 tensor that the codes stand for."""
     _check(bits)
     if bits == 16:
@@ -93,22 +94,22 @@ class _StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, t: Tensor, bits: int, method: str) -> Tensor:
-        codes, scale = quantize(t, bits, method=method)
-        return dequantize(codes, scale, bits).to(t.dtype)
+        codes, scale = quantise(t, bits, method=method)
+        return dequantise(codes, scale, bits).to(t.dtype)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
         return gradient, None, None
 
 
-def fake_quantize(t: Tensor, bits: int, *, method: str = "best") -> Tensor:
+def fake_quantise(t: Tensor, bits: int, *, method: str = "best") -> Tensor:
     """t rounded to what `bits` can hold, with the straight-through gradient (quantisation-aware training)."""
     _check(bits)
     return _StraightThrough.apply(t, bits, method)
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:
-    """Codes (as `quantize` gives them, any shape) as a uint8 tensor of ceil(numel * bits / 8) bytes.
+    """Codes (as `quantise` gives them, any shape) as a uint8 tensor of ceil(numel * bits / 8) bytes.
 
     Little-endian bit order: the first code sits in the lowest bits of the first byte.
     """
@@ -118,10 +119,8 @@ def pack(codes: Tensor, bits: int) -> Tensor:
         return flat.contiguous().view(torch.uint8).clone()
     if bits == 8:
         return flat.clone()
-    places = torch.arange(bits, dtype=torch.uint8)
-    stream = ((flat[:, None] >> places) & 1).reshape(-1)
-    stream = torch.nn.functional.pad(stream, (0, -stream.numel() % 8)).reshape(-1, 8)
-    return (stream << torch.arange(8, dtype=torch.uint8)).sum(dim=1, dtype=torch.uint8)
+    stream = np.unpackbits(flat.numpy()[:, None], axis=1, count=bits, bitorder="little")  # [N, bits]
+    return torch.from_numpy(np.packbits(stream, bitorder="little"))
 
 
 def packed_size_bytes(count: int, bits: int) -> int:
@@ -141,8 +140,8 @@ def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
         return packed.contiguous().clone().view(torch.int16)
     if bits == 8:
         return packed.clone()
-    stream = ((packed[:, None] >> torch.arange(8, dtype=torch.uint8)) & 1).reshape(-1)[: count * bits]
-    return (stream.reshape(-1, bits) << torch.arange(bits, dtype=torch.uint8)).sum(dim=1, dtype=torch.uint8)
+    stream = np.unpackbits(packed.numpy(), count=count * bits, bitorder="little").reshape(count, bits)
+    return torch.from_numpy(np.packbits(stream, axis=1, bitorder="little")[:, 0])
 
 
 # LoRA's A and B beside it. Nothing of `peft` is imported: LoRA layers are known by their `lora_A` and `lora_B`.
@@ -164,39 +163,39 @@ def _lora_weights(model: nn.Module) -> list[nn.Module]:
 
 
 @torch.no_grad()
-def quantize_lora(model: nn.Module, bits: int, *, method: str = "best") -> int:
+def quantise_lora(model: nn.Module, bits: int, *, method: str = "best") -> int:
     """Round every LoRA A and B of a peft model in place, one scale a matrix (post-training); returns bits in all.
 
     The figure counts codes and 16 bits for each scale. Raises EffbookError where the model has no LoRA layers.
     """
     total = 0
     for module in _lora_weights(model):
-        module.weight.copy_(fake_quantize(module.weight, bits, method=method))
+        module.weight.copy_(fake_quantise(module.weight, bits, method=method))
         total += module.weight.numel() * bits + (0 if bits == 16 else 16)
     return total
 
 
-class _FakeQuantize(nn.Module):
+class _FakeQuantise(nn.Module):
     def __init__(self, bits: int, method: str) -> None:
         super().__init__()
         self.bits, self.method = bits, method
 
     def forward(self, weight: Tensor) -> Tensor:
-        return fake_quantize(weight, self.bits, method=self.method)
+        return fake_quantise(weight, self.bits, method=self.method)
 
 
-def train_lora_quantized(model: nn.Module, bits: int, *, method: str = "best") -> nn.Module:
+def train_lora_quantised(model: nn.Module, bits: int, *, method: str = "best") -> nn.Module:
     """Quantisation-aware training of a peft model's LoRA: its A and B are rounded in every forward pass.
 
-    Train, then call `finish_lora_quantized`, which leaves the rounded weights as plain ones, ready to be saved.
+    Train, then call `finish_lora_quantised`, which leaves the rounded weights as plain ones, ready to be saved.
     """
     _check(bits)
     for module in _lora_weights(model):
-        parametrize.register_parametrization(module, "weight", _FakeQuantize(bits, method))
+        parametrize.register_parametrization(module, "weight", _FakeQuantise(bits, method))
     return model
 
 
-def finish_lora_quantized(model: nn.Module) -> nn.Module:
+def finish_lora_quantised(model: nn.Module) -> nn.Module:
     """End quantisation-aware training: A and B become what they were rounded to."""
     for module in _lora_weights(model):
         if parametrize.is_parametrized(module, "weight"):

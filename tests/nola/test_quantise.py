@@ -6,16 +6,16 @@ from torch import nn
 
 from effbook.errors import EffbookError
 from effbook.nola.config import BITS
-from effbook.nola.quantize import (
-    dequantize,
-    fake_quantize,
-    finish_lora_quantized,
+from effbook.nola.quantise import (
+    dequantise,
+    fake_quantise,
+    finish_lora_quantised,
     pack,
     packed_size_bytes,
-    quantize,
-    quantize_lora,
+    quantise,
+    quantise_lora,
     scale_of,
-    train_lora_quantized,
+    train_lora_quantised,
     unpack,
 )
 
@@ -34,8 +34,8 @@ def twin(t, bits, scale):
 @pytest.mark.parametrize("method", ["best", "minmax"])
 def test_quantisation_rounds_to_the_nearest_code(bits, method):
     t = rand(200)
-    codes, scale = quantize(t, bits, method=method)
-    torch.testing.assert_close(dequantize(codes, scale, bits), twin(t, bits, scale))
+    codes, scale = quantise(t, bits, method=method)
+    torch.testing.assert_close(dequantise(codes, scale, bits), twin(t, bits, scale))
     assert codes.dtype == torch.uint8
     assert int(codes.max()) <= 2**bits - 2
 
@@ -47,7 +47,7 @@ def test_min_max_clips_nothing_and_the_best_scale_is_never_worse(bits):
     assert float(scale_of(t, bits, "minmax")) == pytest.approx(float(t.abs().max()) / q, rel=1e-3)
 
     def error(method):
-        return (fake_quantize(t, bits, method=method) - t).square().mean()
+        return (fake_quantise(t, bits, method=method) - t).square().mean()
 
     assert error("best") <= error("minmax") * 1.0001
     if bits == 2:
@@ -56,37 +56,37 @@ def test_min_max_clips_nothing_and_the_best_scale_is_never_worse(bits):
 
 def test_16_bits_are_half_precision():
     t = rand(50)
-    assert torch.equal(fake_quantize(t, 16), t.half().float())
+    assert torch.equal(fake_quantise(t, 16), t.half().float())
 
 
 @pytest.mark.parametrize("bits", BITS)
 def test_quantising_twice_is_quantising_once(bits):
-    once = fake_quantize(rand(300) * 0.01, bits)
-    assert torch.equal(fake_quantize(once, bits), once)
+    once = fake_quantise(rand(300) * 0.01, bits)
+    assert torch.equal(fake_quantise(once, bits), once)
 
 
 @pytest.mark.parametrize("bits", BITS)
 def test_more_bits_lose_less_and_zero_stays_zero(bits):
     t = torch.cat([rand(300), torch.zeros(3)])
-    assert torch.all(fake_quantize(t, bits)[-3:] == 0)
-    assert torch.equal(fake_quantize(torch.zeros(5), bits), torch.zeros(5))
+    assert torch.all(fake_quantise(t, bits)[-3:] == 0)
+    assert torch.equal(fake_quantise(torch.zeros(5), bits), torch.zeros(5))
     if bits < 16:
         finer = BITS[BITS.index(bits) - 1]
-        assert (fake_quantize(t, finer) - t).norm() < (fake_quantize(t, bits) - t).norm()
+        assert (fake_quantise(t, finer) - t).norm() < (fake_quantise(t, bits) - t).norm()
 
 
 @pytest.mark.parametrize("bits", BITS)
 def test_the_gradient_passes_straight_through(bits):
     t = rand(20).requires_grad_()
     g = rand(20, seed=1)
-    (fake_quantize(t, bits) * g).sum().backward()
+    (fake_quantise(t, bits) * g).sum().backward()
     assert torch.equal(t.grad, g)
 
 
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("count", [1, 2, 7, 8, 1000, 1001])
 def test_packing_takes_the_bytes_it_must_and_loses_nothing(bits, count):
-    codes, _ = quantize(rand(count), bits)
+    codes, _ = quantise(rand(count), bits)
     packed = pack(codes, bits)
     assert packed.dtype == torch.uint8
     assert packed.numel() == packed_size_bytes(count, bits) == -(-count * bits // 8)
@@ -107,13 +107,13 @@ def test_a_wrong_length_is_refused():
 @pytest.mark.parametrize("bits", [0, 1, 5, 32, 4.0, True])
 def test_other_bits_are_refused(bits):
     with pytest.raises(EffbookError, match="choose one of"):
-        quantize(rand(3), bits)
+        quantise(rand(3), bits)
 
 
 @pytest.mark.parametrize("bits", BITS)
 def test_what_isnt_finite_is_refused(bits):
     with pytest.raises(EffbookError):
-        quantize(torch.tensor([1.0, float("nan")]), bits)
+        quantise(torch.tensor([1.0, float("nan")]), bits)
 
 
 def lora():
@@ -127,18 +127,18 @@ def lora():
 def test_loras_matrices_are_quantised_one_scale_a_matrix():
     model = lora()
     layer = model.base_model.model[0]
-    wanted = [fake_quantize(m["default"].weight.detach(), 3) for m in (layer.lora_A, layer.lora_B)]
-    assert quantize_lora(model, 3) == (6 * 2 + 2 * 5) * 3 + 2 * 16
+    wanted = [fake_quantise(m["default"].weight.detach(), 3) for m in (layer.lora_A, layer.lora_B)]
+    assert quantise_lora(model, 3) == (6 * 2 + 2 * 5) * 3 + 2 * 16
     assert torch.equal(layer.lora_A["default"].weight, wanted[0])
     assert torch.equal(layer.lora_B["default"].weight, wanted[1])
     with pytest.raises(EffbookError, match="no LoRA"):
-        quantize_lora(nn.Linear(3, 3), 4)
+        quantise_lora(nn.Linear(3, 3), 4)
 
 
 def test_lora_trains_with_quantised_matrices_and_ends_on_them():
     model = lora()
     keys = set(get_peft_model_state_dict(model))
-    train_lora_quantized(model, 3)
+    train_lora_quantised(model, 3)
     x = rand(4, 6)
     optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.05)
     losses = []
@@ -150,7 +150,7 @@ def test_lora_trains_with_quantised_matrices_and_ends_on_them():
         losses.append(loss.item())
     assert min(losses[-5:]) < losses[0]
     y = model(x)
-    finish_lora_quantized(model)
+    finish_lora_quantised(model)
     torch.testing.assert_close(model(x), y)
     assert len(model.base_model.model[0].lora_B["default"].weight.unique()) <= 7
     assert set(get_peft_model_state_dict(model)) == keys
