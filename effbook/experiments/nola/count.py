@@ -9,23 +9,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import PositiveInt
 
 from effbook.errors import EffbookError
+from effbook.experiments.nola.targets import TARGETS, layers_of, split
 from effbook.experiments.shared.arithmetic import register_arithmetic
 from effbook.runs.recipe import Context, Cost, Recipe, Result
 
 if TYPE_CHECKING:
     from torch import nn
 
-# Where each family keeps its fused q-k-v layer, then the layers of each target, as regular expressions of their names.
-FUSED = {"gpt2": r".*attn\.c_attn", "vit": r".*attn\.qkv", "llama2": None}
-TARGETS = {
-    "gpt2": {"qv": r".*attn\.c_attn\.(q|v)", "qkv": r".*attn\.c_attn\.(q|k|v)", "mlp": r".*mlp\.(c_fc|c_proj)"},
-    "vit": {"qv": r".*attn\.qkv\.(q|v)", "qkv": r".*attn\.qkv\.(q|k|v)", "mlp": r".*mlp\.(fc1|fc2)"},
-    "llama2": {
-        "qv": r".*self_attn\.(q|v)_proj",
-        "mlp": r".*mlp\.(gate|up|down)_proj",
-        "all": r".*(self_attn\.(q|k|v|o)|mlp\.(gate|up|down))_proj",
-    },
-}
+FAMILIES = {"gpt2": "gpt2", "vit": "vit", "llama2": "llama"}  # by the beginning of a model's name
 FROM_SCRATCH = ("resnet20-cifar10", "resnet18-imagenet100")
 
 
@@ -51,13 +42,15 @@ class CountRecipe(Recipe):
     def validate(self) -> None:
         if self.model in FROM_SCRATCH:
             return
-        family = self.model.partition("-")[0]
-        if family not in TARGETS:
-            known = ", ".join([*TARGETS, *FROM_SCRATCH])
+        if self.family not in TARGETS:
+            known = ", ".join([*FAMILIES, *FROM_SCRATCH])
             raise EffbookError(f"{self.model!r} is of no family that can be counted", f"choose one of {known}")
-        if self.target not in TARGETS[family]:
-            choice = ", ".join(TARGETS[family])
-            raise EffbookError(f"{self.model} has no target {self.target!r}", f"choose one of {choice}")
+        layers_of(self.family, self.target)
+
+    @property
+    def family(self) -> str:
+        """gpt2, vit or llama."""
+        return FAMILIES.get(self.model.partition("-")[0], self.model)
 
     def cost(self) -> Cost:
         return Cost(seconds=5 if self.model.startswith("llama2") else 2)
@@ -84,21 +77,18 @@ class CountRecipe(Recipe):
 
     def _pretrained(self) -> "nn.Module":
         from effbook.backbones import meta
-        from effbook.nola import NOLASettings, adapt, split_fused
+        from effbook.nola import NOLASettings, adapt
 
         if self.method == "pranc":
             raise EffbookError("PRANC adapts no pretrained model in the text", "choose lora or nola")
-        model, family = meta(self.model), self.model.partition("-")[0]
-        if FUSED[family]:
-            split_fused(model, targets=FUSED[family])
-        layers = TARGETS[family][self.target]
+        model, layers = split(meta(self.model), self.family), layers_of(self.family, self.target)
         if self.method == "nola":
             return adapt(model, NOLASettings(k=self.k, l=self.k, rank=self.rank), targets=layers)
         import torch
         from peft import LoraConfig, get_peft_model
 
         with torch.random.fork_rng(devices=[]):  # peft draws A, on the meta device too
-            fan_in_fan_out = family == "gpt2" and self.target == "mlp"  # GPT-2's Conv1D
+            fan_in_fan_out = self.family == "gpt2" and self.target == "mlp"  # GPT-2's Conv1D
             config = LoraConfig(r=self.rank, target_modules=layers, fan_in_fan_out=fan_in_fan_out)
             return get_peft_model(model, config, low_cpu_mem_usage=True)
 

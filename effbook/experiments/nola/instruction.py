@@ -5,16 +5,15 @@ seen and unseen, and by MMLU with five examples.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from effbook.errors import EffbookError
-from effbook.experiments.nola.adapters import add_adapters, save_adapters
+from effbook.experiments.nola.adapters import add_adapters, language_model, save_adapters
 from effbook.experiments.nola.mmlu import mmlu_accuracy
-from effbook.experiments.nola.text_batches import draw, encode, hold_out, mean_target_loss
+from effbook.experiments.nola.text_batches import draw, hold_out, mean_target_loss, short_enough
 from effbook.experiments.nola.text_training import Trained, fit_texts, warmup_then_constant
-from effbook.experiments.nola.training import trainable
+from effbook.experiments.shared.training import trainable
 from effbook.runs.recipe import Context, Cost, Recipe, Result, register_recipe
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
     from effbook.experiments.nola.text_batches import Example
 
-METHODS = ("none", "lora", "nola")
 MODELS = {  # -> manifest
     "llama2-7b": "llama2-7b",
     "llama2-13b": "llama2-13b",
@@ -56,22 +54,23 @@ class InstructionRecipe(Recipe):
 
     system: ClassVar[str] = "nola"
     name: ClassVar[str] = "nola-instruction"
+    varying: ClassVar[tuple[str, ...]] = ("step_ms",)
 
     model: Literal["llama2-7b", "llama2-13b", "llama2-70b", "smollm2", "toy"] = "llama2-7b"
     dataset: Literal["alpaca", "e2e", "webnlg", "toy-pairs"] = "alpaca"
-    method: str = "nola"
+    method: Literal["none", "lora", "nola"] = "nola"
     rank: PositiveInt = 16
     k: PositiveInt = 128  # = l
     scale_c: PositiveFloat = 4.0  # NOLA's scale is c / rank
     lora_alpha: PositiveFloat = 16.0  # the text's c for LoRA
-    lora_dropout: NonNegativeFloat = 0.1
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     int8: bool = True
     epochs: PositiveInt = 1
     steps: PositiveInt | None = None  # overrides epochs
     batch_size: PositiveInt = 256
     micro_batch_size: PositiveInt = 8
     learning_rate: NonNegativeFloat | None = None  # None: the method's own
-    warmup_fraction: NonNegativeFloat = 0.03
+    warmup_fraction: Annotated[float, Field(ge=0, le=1)] = 0.03
     clip_norm: PositiveFloat = 0.3
     max_tokens: PositiveInt = 512  # longer examples are left out
     train_split: str = "train"
@@ -79,10 +78,6 @@ class InstructionRecipe(Recipe):
     evaluated: PositiveInt = 1024  # examples, each, for the training and the validation loss
     mmlu: bool = True
     shots: NonNegativeInt = 5
-
-    def validate(self) -> None:
-        if self.method not in METHODS:
-            raise EffbookError(f"method {self.method!r} is unknown", f"choose one of {', '.join(METHODS)}")
 
     def datasets(self) -> tuple[str, ...]:
         named = (self.dataset, MODELS[self.model], "mmlu" if self.mmlu else None)
@@ -103,6 +98,9 @@ class InstructionRecipe(Recipe):
         return Cost(
             seconds=3600 * hours, gpu_bytes=BILLIONS[self.model] + 12 << 30, disk_bytes=2 * BILLIONS[self.model] << 30
         )
+
+    def probe(self) -> dict[str, object]:
+        return {"steps": min(self.steps or 2, 2), "evaluated": min(self.evaluated, 8)}
 
     def run(self, context: Context) -> Result:
         from effbook import data
@@ -155,13 +153,8 @@ class InstructionRecipe(Recipe):
         """Return the pre-trained model, its base in 8 bits, and its tokenizer."""
         import torch
 
-        from effbook import backbones
-
-        if self.model == "toy":
-            model, tokenizer = backbones.toy_lm()
-            return model.to(device), tokenizer
-        dtype = torch.bfloat16  # of what isn't held in 8 bits: embeddings, norms, activations
-        return backbones.pretrained(self.model, dtype=dtype, int8=self.int8, device=device)
+        # the type is that of what isn't held in 8 bits: embeddings, norms, activations
+        return language_model(self.model, device=device, dtype=torch.bfloat16, int8=self.int8)
 
     def examples(self, tokenizer: "PreTrainedTokenizerBase") -> "tuple[list[Example], list[Example]]":
         """Return the encoded instructions to train on and those held out."""
@@ -177,21 +170,15 @@ class InstructionRecipe(Recipe):
             sides = hold_out(data.load_instructions(self.dataset, self.train_split), self.held_out)
             asked = [[(i.prompt, i.response) for i in side] for side in sides]
         training, validation = (
-            [
-                e
-                for e in encode(tokenizer, [(TEMPLATE.format(prompt=q), a) for q, a in side])
-                if e.size <= self.max_tokens
-            ]
+            short_enough(tokenizer, [(TEMPLATE.format(prompt=q), a) for q, a in side], self.max_tokens)
             for side in asked
         )
-        if not training or not validation:
-            raise EffbookError(f"no example has at most {self.max_tokens} tokens", "raise max_tokens")
         return training, validation
 
     def train(self, context: Context, model: "nn.Module", training: "list[Example]") -> Trained:
         """Train the adapters; without fine-tuning there is nothing to do."""
         if self.method == "none":
-            return Trained(losses=[], step_ms=None, memory_bytes=None)
+            return Trained()
         steps = self.steps or self.epochs * -(-len(training) // self.batch_size)
         return fit_texts(
             context,

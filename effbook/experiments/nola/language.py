@@ -11,15 +11,15 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 
 from effbook.errors import EffbookError
 from effbook.experiments.nola.adapters import (
-    METHODS,
     add_adapters,
+    language_model,
     load_adapters,
     quantise_adapters,
     save_adapters,
 )
-from effbook.experiments.nola.text_batches import draw, encode, hold_out, mean_target_loss, write_texts
+from effbook.experiments.nola.text_batches import draw, encode, hold_out, mean_target_loss, short_enough, write_texts
 from effbook.experiments.nola.text_training import Trained, fit_texts
-from effbook.experiments.nola.training import trainable
+from effbook.experiments.shared.training import trainable
 from effbook.runs.recipe import Context, Cost, Recipe, Result, register_recipe
 
 if TYPE_CHECKING:
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from effbook.experiments.nola.text_batches import Example
 
 MODELS = {"gpt2-m": "gpt2-medium", "gpt2-l": "gpt2-large", "smollm2": "smollm2-135m", "toy": None}  # -> manifest
-DATASETS = ("e2e", "webnlg", "dart", "toy-pairs")
-BITS = (16, 8, 4, 3, 2)
+Bits = Literal[16, 8, 4, 3, 2]
 METRICS = ("bleu", "nist", "meteor", "rouge_l", "cider", "ter")
 RATES = {"none": 0.0, "full": 5e-5, "lora": 2e-4, "nola": 0.1}  # LoRA's and full tuning's are those of their papers
 DECAYS = {"none": 0.0, "full": 0.0, "lora": 0.01, "nola": 0.0}
@@ -48,18 +47,19 @@ class LanguageRecipe(Recipe):
 
     system: ClassVar[str] = "nola"
     name: ClassVar[str] = "nola-language"
+    varying: ClassVar[tuple[str, ...]] = ("step_ms", "memory_bytes")
 
     model: Literal["gpt2-m", "gpt2-l", "smollm2", "toy"] = "gpt2-m"
-    dataset: str = "e2e"
-    method: str = "nola"
+    dataset: Literal["e2e", "webnlg", "dart", "toy-pairs"] = "e2e"
+    method: Literal["none", "full", "lora", "nola"] = "nola"
     target: Literal["qv", "mlp"] = "qv"
     rank: PositiveInt = 8
     k: PositiveInt = 1000  # = l
     scale_c: PositiveFloat = 1.0  # NOLA's scale is c / rank
     lora_alpha: PositiveFloat = 32.0  # LoRA's scale is alpha / rank
     shared_basis: bool = False
-    qat_bits: int | None = None  # quantisation-aware training
-    ptq_bits: int | None = None  # quantisation after training
+    qat_bits: Bits | None = None  # quantisation-aware training
+    ptq_bits: Bits | None = None  # quantisation after training
     epochs: PositiveInt = 5
     steps: PositiveInt | None = None  # overrides epochs
     batch_size: PositiveInt = 8
@@ -83,15 +83,10 @@ class LanguageRecipe(Recipe):
     keep_adapters: bool = True  # beside the record
 
     def validate(self) -> None:
-        if self.method not in METHODS:
-            raise EffbookError(f"method {self.method!r} is unknown", f"choose one of {', '.join(METHODS)}")
-        if self.dataset not in DATASETS:
-            raise EffbookError(f"dataset {self.dataset!r} is unknown here", f"choose one of {', '.join(DATASETS)}")
         for field in ("qat_bits", "ptq_bits"):
-            value = getattr(self, field)
-            if value is not None and (value not in BITS or self.method not in ("lora", "nola")):
+            if getattr(self, field) is not None and self.method not in ("lora", "nola"):
                 raise EffbookError(
-                    f"{field} is {value} with method {self.method}", f"choose one of {BITS}, with lora or nola"
+                    f"{field} is {getattr(self, field)} with method {self.method}", "quantise lora or nola"
                 )
         if unknown := set(self.metrics) - set(METRICS):
             raise EffbookError(f"metrics holds {', '.join(sorted(unknown))}", f"choose among {', '.join(METRICS)}")
@@ -114,6 +109,15 @@ class LanguageRecipe(Recipe):
         size = 2 if self.model == "gpt2-l" else 1  # reported: 0.78 s a step of GPT-2 L on an RTX 6000 Ada
         training = 0 if self.ptq_bits else 5300 * self.epochs * 0.4 * size
         return Cost(seconds=training + 1800 * size, gpu_bytes=size * 18 << 30, disk_bytes=size * 2 << 30)
+
+    def probe(self) -> dict[str, object]:
+        steps = 4 if self.steps is None else min(self.steps, 4)
+        return {
+            "steps": steps,
+            "warmup_steps": min(self.warmup_steps, steps // 2),
+            "validation_pairs": min(self.validation_pairs or 8, 8),
+            "test_inputs": min(self.test_inputs or 4, 4),
+        }
 
     def run(self, context: Context) -> Result:
         from effbook import data
@@ -169,12 +173,7 @@ class LanguageRecipe(Recipe):
         """Return the pre-trained model and its tokenizer."""
         import torch
 
-        from effbook import backbones
-
-        if self.model == "toy":
-            model, tokenizer = backbones.toy_lm()
-            return model.to(device), tokenizer
-        return backbones.pretrained(self.model, dtype=getattr(torch, self.dtype), device=device)
+        return language_model(self.model, device=device, dtype=getattr(torch, self.dtype))
 
     def adapted(self, model: "nn.Module") -> "nn.Module":
         """Return the model with just the method's parameters trainable."""
@@ -205,19 +204,20 @@ class LanguageRecipe(Recipe):
         else:
             validation = load_pairs(self.dataset, self.validation_split)
         space = " " if self.model.startswith("gpt2-") else ""
-        encoded = [
-            encode(tokenizer, [(self.prompt(p), space + reference) for p in pairs for reference in p.references])
+        training, validation = (
+            short_enough(
+                tokenizer,
+                [(self.prompt(p), space + reference) for p in pairs for reference in p.references],
+                self.max_tokens,
+            )
             for pairs in (training, validation)
-        ]
-        training, validation = ([e for e in examples if e.size <= self.max_tokens] for examples in encoded)
-        if not training or not validation:
-            raise EffbookError(f"no pair has at most {self.max_tokens} tokens", "raise max_tokens")
+        )
         return training, draw(validation, self.validation_pairs)
 
     def train(self, context: Context, model: "nn.Module", training: "list[Example]") -> Trained:
         """Train the adapters; without any (method none) there is nothing to do."""
         if self.method == "none":
-            return Trained(losses=[], step_ms=None, memory_bytes=None)
+            return Trained()
         return fit_texts(
             context,
             model,
@@ -232,19 +232,11 @@ class LanguageRecipe(Recipe):
         )
 
     def take_over(self, context: Context, model: "nn.Module", training: "list[Example]") -> Trained:
-        """Give the model the coefficients of the same recipe without quantisation, which runs first if need be.
-
-        Where that record was made by other code, or kept no adapters, the training is done again here.
-        """
-        from effbook.runs import records
-        from effbook.runs.execute import execute
-
+        """Give the model the coefficients of the same recipe without quantisation; if that keeps none, train here."""
         base = replace(self, ptq_bits=None)
         if not base.keep_adapters:
             return base.train(context, model, training)
-        record = execute(base, profile=context.profile, display=context.display)
-        if records.is_stale(record):
-            return base.train(context, model, training)
+        record = context.record_of(base)
         load_adapters(model, record.artifact("adapters"), method=self.method)
         return Trained(
             losses=list(record.series["train_loss"]),

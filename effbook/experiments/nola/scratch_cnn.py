@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import PositiveFloat, PositiveInt
 
 from effbook.errors import EffbookError
-from effbook.experiments.nola.training import fit, trainable
+from effbook.experiments.shared.images import crop_and_flip, picked, standardised
+from effbook.experiments.shared.training import fit, trainable
 from effbook.runs.recipe import Context, Cost, Recipe, Result, register_recipe
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor, nn
+    from torch import Tensor, nn
 
 PIXELS = {"cifar10": 32, "toy-shapes": 32, "imagenet100": 224}
 
@@ -30,6 +31,7 @@ class ScratchCNNRecipe(Recipe):
 
     system: ClassVar[str] = "nola"
     name: ClassVar[str] = "nola-scratch-cnn"
+    varying: ClassVar[tuple[str, ...]] = ("step_ms",)
 
     model: Literal["resnet20", "resnet18"] = "resnet20"
     dataset: str = "cifar10"
@@ -64,6 +66,10 @@ class ScratchCNNRecipe(Recipe):
             return Cost(seconds=self.epochs * images / 5_000, gpu_bytes=4 << 30)
         return Cost(seconds=self.epochs * images / (150 if self.method == "pranc" else 250))
 
+    def probe(self) -> dict[str, object]:
+        few = {"train_images": min(self.train_images or 256, 256), "test_images": min(self.test_images or 200, 200)}
+        return {"epochs": 1, **few}
+
     def run(self, context: Context) -> Result:
         import torch
 
@@ -77,15 +83,14 @@ class ScratchCNNRecipe(Recipe):
         x, y = x.to(device), y.to(device)
 
         model = self.network(len(train.classes)).to(device)
-        optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=self.learning_rate)
         losses, step_ms = fit(
             context,
             model,
-            optimiser,
             inputs=x,
             labels=y,
             epochs=self.epochs,
             batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
             seed=self.seed,
             augment=lambda images, draw: crop_and_flip(standardised(images), draw),
             stage=self.method,
@@ -157,41 +162,3 @@ def low_rank(model: "nn.Module", layers: list[str], *, rank: int, seed: int) -> 
         module.weight.requires_grad_(False)
         parametrize.register_parametrization(module, "weight", Product(module.weight.shape, draw))
     return model
-
-
-def picked(data, wanted: int | None, *, seed: int) -> "tuple[Tensor, Tensor]":
-    """Return uint8 images [N, H, W, 3] and labels [N]: all, or `wanted` of them drawn from the seed."""
-    import numpy as np
-    import torch
-
-    if wanted is None or wanted >= len(data.labels):
-        return torch.from_numpy(data.images), torch.from_numpy(data.labels)
-    chosen = np.sort(np.random.default_rng(seed).choice(len(data.labels), wanted, replace=False))
-    return torch.from_numpy(data.images[chosen]), torch.from_numpy(data.labels[chosen])
-
-
-def standardised(images: "Tensor") -> "Tensor":
-    """Return [N, 3, H, W], standardised per channel with CIFAR-10's mean and deviation, of uint8 [N, H, W, 3]."""
-    x = images.permute(0, 3, 1, 2).float() / 255
-    mean, deviation = x.new_tensor((0.4914, 0.4822, 0.4465)), x.new_tensor((0.2470, 0.2435, 0.2616))
-    return (x - mean[:, None, None]) / deviation[:, None, None]
-
-
-def crop_and_flip(x: "Tensor", draw: "Generator") -> "Tensor":
-    """Return the batch, each image padded by 4, cropped at random and mirrored at random."""
-    import torch
-    import torch.nn.functional as F
-
-    count, _, height, width = x.shape
-    padded = F.pad(x, (4, 4, 4, 4))
-    top, left = torch.randint(9, (2, count), generator=draw)
-    rows = (top[:, None] + torch.arange(height))[:, None, :, None].to(x.device)
-    cols = torch.arange(width).expand(count, width)
-    mirrored = torch.rand(count, generator=draw) < 0.5
-    cols = torch.where(mirrored[:, None], width - 1 - cols, cols) + left[:, None]
-    return padded[
-        torch.arange(count, device=x.device)[:, None, None, None],
-        torch.arange(3, device=x.device)[None, :, None, None],
-        rows,
-        cols[:, None, None, :].to(x.device),
-    ]

@@ -9,7 +9,8 @@ from typing import ClassVar, Literal
 from pydantic import PositiveFloat, PositiveInt
 
 from effbook.errors import EffbookError
-from effbook.experiments.nola.training import fit, trainable
+from effbook.experiments.shared.draws import at_most
+from effbook.experiments.shared.training import fit, trainable
 from effbook.runs.recipe import Context, Cost, Recipe, Result, register_recipe
 
 
@@ -24,6 +25,7 @@ class ScratchMLPRecipe(Recipe):
 
     system: ClassVar[str] = "nola"
     name: ClassVar[str] = "nola-scratch-mlp"
+    varying: ClassVar[tuple[str, ...]] = ("step_ms", "seconds")
 
     method: Literal["nola", "pranc"] = "nola"
     dataset: str = "mnist"
@@ -46,6 +48,9 @@ class ScratchMLPRecipe(Recipe):
         steps = self.epochs * (self.train_images or 60_000) / self.batch_size
         return Cost(seconds=steps * (0.02 if self.method == "pranc" else 0.01))
 
+    def probe(self) -> dict[str, object]:
+        return {"epochs": min(self.epochs, 2), "train_images": min(self.train_images or 4096, 4096)}
+
     def run(self, context: Context) -> Result:
         import torch
         from torch import nn
@@ -56,9 +61,10 @@ class ScratchMLPRecipe(Recipe):
 
         data = load_images(self.dataset, "train")
         device = torch.device(context.device)
-        pixels = torch.from_numpy(data.images).flatten(1)[: self.train_images].float() / 255  # [N, 784] for MNIST
+        count = at_most(self.train_images or len(data), len(data), "training images")
+        pixels = torch.from_numpy(data.images).flatten(1)[:count].float() / 255  # [N, 784] for MNIST
         x = torch.cat([pixels, torch.ones(len(pixels), 1)], dim=1).to(device)  # the bias's input
-        y = torch.from_numpy(data.labels)[: self.train_images].to(device)
+        y = torch.from_numpy(data.labels)[:count].to(device)
         with torch.random.fork_rng(devices=[]):  # these weights are dropped at once, but drawing them moves the state
             model = nn.Sequential(
                 nn.Linear(x.shape[1], self.hidden, bias=False), nn.ReLU(), nn.Linear(self.hidden, 10, bias=False)
@@ -71,15 +77,14 @@ class ScratchMLPRecipe(Recipe):
             settings = PRANCSettings(k=self.coefficients_per_layer, seed=self.seed, regenerate=False)
             model = adapt_pranc(model, settings, targets=["0", "2"])
         model = model.to(device)
-        optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=self.learning_rate)
         losses, step_ms = fit(
             context,
             model,
-            optimiser,
             inputs=x,
             labels=y,
             epochs=self.epochs,
             batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
             seed=self.seed,
             stage=self.method,
         )

@@ -36,8 +36,21 @@ def encode(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[tuple[str, str]
     ]
 
 
+def short_enough(
+    tokenizer: "PreTrainedTokenizerBase", texts: Sequence[tuple[str, str]], max_tokens: int
+) -> list[Example]:
+    """Tokenise (prompt, answer) pairs; leave out those longer than `max_tokens`. EffbookError if none is left."""
+    examples = [e for e in encode(tokenizer, texts) if e.size <= max_tokens]
+    if not examples:
+        raise EffbookError(f"no example has at most {max_tokens} tokens", "raise max_tokens")
+    return examples
+
+
 def hold_out(pairs: "Sequence[Pair]", count: int) -> "tuple[list[Pair], list[Pair]]":
-    """Split sources, always in the same way, into those to train on and `count` held-out ones."""
+    """Split sources, always in the same way, into those to train on and `count` held-out ones.
+
+    Raises EffbookError where nothing would be left to train on.
+    """
     if count >= len(pairs):
         raise EffbookError(f"{count} sources cannot be held out of {len(pairs)}", "hold out fewer")
     order = list(range(len(pairs)))

@@ -3,11 +3,11 @@
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from effbook.experiments.nola.text_batches import Example, epoch_order, target_loss
-from effbook.experiments.nola.training import clock
+from effbook.experiments.shared.training import check_weights, clock
 from effbook.runs.recipe import Context
 
 if TYPE_CHECKING:
@@ -18,11 +18,11 @@ POINTS = 100  # at most so many in the curve of the loss
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What training leaves beside the weights: the curve of its loss, and what a step took."""
+    """What training leaves beside the weights: the curve of its loss, and what a step took. Empty if there was none."""
 
-    losses: list[float]
-    step_ms: float | None  # median
-    memory_bytes: int | None
+    losses: list[float] = field(default_factory=list)
+    step_ms: float | None = None  # median
+    memory_bytes: int | None = None
 
 
 def warmup_then_linear(step: int, *, steps: int, warmup: int) -> float:
@@ -57,7 +57,8 @@ def fit_texts(
     """Minimise the targets' cross-entropy with AdamW; a batch may be summed up from smaller ones.
 
     The order of the examples and the learning rate are functions of the step alone, so a resumed run ends as an uncut
-    one would. Raises EffbookError for a loss that isn't finite; the last checkpoint is then kept.
+    one would. Raises EffbookError for a loss, or for weights at the end, that aren't finite; the last checkpoint is
+    then kept.
     """
     import torch
 
@@ -106,6 +107,7 @@ def fit_texts(
         if context.due(every):
             state = {"parameters": {n: p.detach() for n, p in parameters.items()}, "optimiser": optimiser.state_dict()}
             context.checkpoint(state, step + 1, {"losses": losses, "memory_bytes": memory_bytes})
+    check_weights(parameters, steps)
     if model.device.type == "cuda":
         memory_bytes = max(memory_bytes or 0, torch.cuda.max_memory_allocated())
     model.eval()

@@ -4,6 +4,7 @@ Six ways to use the same backbone: nearest neighbour, a linear head, full fine-t
 and NOLA in the attention blocks. Every method but the first trains a linear head, which is not counted.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -11,16 +12,16 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from effbook.errors import EffbookError
-from effbook.experiments.nola.training import fit, trainable
+from effbook.experiments.nola.targets import layers_of, split
+from effbook.experiments.shared.draws import at_most, few_shot, subset
+from effbook.experiments.shared.images import prepared
+from effbook.experiments.shared.training import fit, trainable
 from effbook.runs.recipe import Context, Cost, Recipe, Result, register_recipe
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor, nn
 
-METHODS = ("nearest", "linear", "full", "lora", "nola")
-TARGETS = {"qv": r".*attn\.qkv\.(q|v)", "mlp": r".*mlp\.(fc1|fc2)"}
-WEIGHTS = {"vit-s14": "vit-s14", "toy": None}  # other models: the manifest of the same name
+TRAINED = ("full", "lora", "nola")  # methods that change the backbone
 
 
 @register_recipe
@@ -34,12 +35,13 @@ class VisionRecipe(Recipe):
 
     system: ClassVar[str] = "nola"
     name: ClassVar[str] = "nola-vision"
+    varying: ClassVar[tuple[str, ...]] = ("step_ms",)
 
     model: str = "vit-b"
     dataset: str = "cifar10"
     shots: PositiveInt = 5
-    method: str = "nola"
-    target: str = "mlp"  # where LoRA and NOLA work: qv or mlp
+    method: Literal["nearest", "linear", "full", "lora", "nola"] = "nola"
+    target: Literal["qv", "mlp"] = "mlp"  # where LoRA and NOLA work
     rank: PositiveInt = 4
     k: PositiveInt = 1024  # = l
     epochs: PositiveInt = 50
@@ -56,16 +58,11 @@ class VisionRecipe(Recipe):
     initialisations: PositiveInt = 3
 
     def validate(self) -> None:
-        if self.method not in METHODS:
-            raise EffbookError(f"method {self.method!r} is unknown", f"choose one of {', '.join(METHODS)}")
-        if self.target not in TARGETS:
-            raise EffbookError(f"target {self.target!r} is unknown", f"choose one of {', '.join(TARGETS)}")
         if not self.learning_rates:
             raise EffbookError("learning_rates is empty", "give at least one rate")
 
     def datasets(self) -> tuple[str, ...]:
-        weights = WEIGHTS.get(self.model, self.model)
-        return (self.dataset,) if weights is None else (self.dataset, weights)
+        return (self.dataset,) if self.model == "toy" else (self.dataset, self.model)
 
     def needs(self) -> tuple[str, ...]:
         return ("cuda",) if self.model.startswith("vit-") and self.model != "vit-s14" else ()
@@ -78,10 +75,13 @@ class VisionRecipe(Recipe):
         if self.model == "toy":
             return Cost(seconds=1)
         if self.model == "vit-s14":  # about 15 trained images a second at 112 px on two cores
-            images = 10 * self.shots * self.epochs * len(self.learning_rates) if self.method in METHODS[2:] else 0
+            images = 10 * self.shots * self.epochs * len(self.learning_rates) if self.method in TRAINED else 0
             size = (self.image_px / 112) ** 2 * (self.blocks or 12) / 12
             return Cost(seconds=size * (images / 15 + (self.test_images or 10_000) / 60))
         return Cost(seconds=20 * 60 * len(self.learning_rates), gpu_bytes=12 << 30)
+
+    def probe(self) -> dict[str, object]:
+        return {"epochs": min(self.epochs, 3), "test_images": min(self.test_images or 40, 40)}
 
     def run(self, context: Context) -> Result:
         import torch
@@ -93,7 +93,10 @@ class VisionRecipe(Recipe):
         device = torch.device(context.device)
         train, test = load_images(self.dataset, "train"), load_images(self.dataset, "test")
         picked, held_out = few_shot(
-            train.labels, shots=self.shots, validation=self.validation_images, seed=self.group()
+            train.labels,
+            shots=self.shots,
+            validation=self.validation_images if len(self.learning_rates) > 1 else 0,
+            seed=self.group(),
         )
         tested = subset(len(test.labels), self.test_images)
         backbone = self.backbone()
@@ -131,24 +134,15 @@ class VisionRecipe(Recipe):
 
     def backbone(self) -> "nn.Module":
         """Return the pre-trained backbone, separate projections for Q, K and V, features [B, D]."""
-        import torch
+        from effbook.backbones import pretrained, toy_vit
 
-        from effbook.backbones import pretrained, toy_vit, vit_s14
-        from effbook.nola import split_fused
-
-        if self.model == "toy":
-            model = toy_vit(image_px=self.image_px)
-        elif self.model == "vit-s14":
-            model = vit_s14(image_px=self.image_px)
-        else:
-            model = pretrained(self.model, image_px=self.image_px)
-        model.blocks = model.blocks[: self.blocks]
+        network = toy_vit if self.model == "toy" else partial(pretrained, self.model)
+        model = network(image_px=self.image_px)
+        model.blocks = model.blocks[: at_most(self.blocks or len(model.blocks), len(model.blocks), "blocks")]
         model.global_pool = self.pool
-        model = split_fused(model, targets=r".*attn\.qkv")
+        model = split(model, "vit")
         if self.precision == "bfloat16":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-            rounded = torch.autocast(device, torch.bfloat16)(model.forward)
-            model.forward = lambda x: rounded(x).float()
+            model.forward = partial(rounded, model.forward)
         return model
 
     def adapted_backbone(self) -> "nn.Module":
@@ -166,13 +160,13 @@ class VisionRecipe(Recipe):
             settings = NOLASettings(
                 k=self.k, l=self.k, rank=self.rank, init="vision", seed=self.seed, shared_basis=True
             )
-            return adapt(model, settings, targets=TARGETS[self.target])
+            return adapt(model, settings, targets=layers_of("vit", self.target))
         if self.method == "lora":
             from peft import LoraConfig, get_peft_model
 
             with torch.random.fork_rng():  # peft draws its start from the global generator
                 torch.manual_seed(self.seed)
-                config = LoraConfig(r=self.rank, lora_alpha=self.rank, target_modules=TARGETS[self.target])
+                config = LoraConfig(r=self.rank, lora_alpha=self.rank, target_modules=layers_of("vit", self.target))
                 return get_peft_model(model, config).base_model.model
         return model
 
@@ -184,28 +178,26 @@ class VisionRecipe(Recipe):
         from effbook.evaluate.vision import features
 
         body = self.adapted_backbone().to(x.device)
-        head = nn.Linear(body.num_features, classes, device=x.device)
+        head = nn.utils.skip_init(nn.Linear, body.num_features, classes)
         with torch.no_grad():
             head.weight.normal_(std=0.01, generator=torch.Generator().manual_seed(self.seed))
             head.bias.zero_()
+        head = head.to(x.device)  # the seed's numbers are the CPU's on every device
         model = nn.Sequential(body, head)
+        learner = model
         if self.method == "linear":  # the backbone never changes: each image passes it once
-            learner, x = head, features(body.eval(), x).to(head.weight.device)
-        else:
-            learner = model
-        optimiser = torch.optim.Adam([p for p in learner.parameters() if p.requires_grad], lr=rate)
-        steps = self.epochs * -(-len(x) // self.batch_size)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps, eta_min=min(1e-6, rate))
+            learner, x = head, features(body.eval(), x).to(x.device)
         losses, step_ms = fit(
             context,
             learner,
-            optimiser,
             inputs=x,
             labels=y,
             epochs=self.epochs,
             batch_size=self.batch_size,
+            learning_rate=rate,
             seed=self.seed,
-            schedule=schedule,
+            decay="cosine",
+            final_rate=min(1e-6, rate),
             label_smoothing=0.1,  # as in the released code
             stage=stage,
             remember={"tuned": tuned},
@@ -213,31 +205,10 @@ class VisionRecipe(Recipe):
         return model.eval(), losses, step_ms
 
 
-def prepared(images: "Tensor", *, size_px: int, mean: tuple, deviation: tuple) -> "Tensor":
-    """Return normalised images [N, 3, size_px, size_px] from uint8 [N, H, W] or [N, H, W, 3]."""
-    import torch.nn.functional as F
+def rounded(forward: "Callable[[Tensor], Tensor]", x: "Tensor") -> "Tensor":
+    """What `forward` gives with its matrix products in bfloat16, as float32."""
+    import torch
 
-    x = images.float() / 255
-    x = x[..., None].expand(-1, -1, -1, 3) if x.ndim == 3 else x
-    x = F.interpolate(x.permute(0, 3, 1, 2), size=(size_px, size_px), mode="bicubic", antialias=True).clamp(0, 1)
-    return (x - x.new_tensor(mean)[:, None, None]) / x.new_tensor(deviation)[:, None, None]
-
-
-def few_shot(labels: "np.ndarray", *, shots: int, validation: int, seed: int) -> "tuple[np.ndarray, np.ndarray]":
-    """Return the indices of `shots` images of each class and of `validation` others, drawn without replacement."""
-    import numpy as np
-
-    draw = np.random.default_rng([seed, 20_24])
-    order = draw.permutation(len(labels))
-    picked = np.concatenate([order[labels[order] == c][:shots] for c in np.unique(labels)])
-    rest = order[~np.isin(order, picked)]
-    return picked, rest[:validation]
-
-
-def subset(count: int, wanted: int | None) -> "np.ndarray":
-    """Return the indices of the test images: all, or `wanted` drawn once and for all runs."""
-    import numpy as np
-
-    if wanted is None or wanted >= count:
-        return np.arange(count)
-    return np.sort(np.random.default_rng(0).choice(count, wanted, replace=False))
+    with torch.autocast(x.device.type, torch.bfloat16):
+        y = forward(x)
+    return y.float()

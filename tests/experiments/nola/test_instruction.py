@@ -142,7 +142,15 @@ def test_mini_keeps_the_papers_ratio_of_nolas_count_to_loras():
 
 @pytest.mark.parametrize(
     ("fields", "word"),
-    [({"rank": 0}, "rank"), ({"k": 0}, "k is 0"), ({"method": "full"}, "full"), ({"steps": 0}, "steps")],
+    [
+        ({"rank": 0}, "rank"),
+        ({"k": 0}, "k is 0"),
+        ({"method": "full"}, "full"),
+        ({"steps": 0}, "steps"),
+        ({"learning_rate": -1.0}, "learning_rate is -1"),
+        ({"shots": -1}, "shots is -1"),
+        ({"lora_dropout": 1.0}, "below 1"),
+    ],
 )
 def test_impossible_values_are_refused_in_one_sentence(fields, word):
     with pytest.raises(EffbookError, match=word):

@@ -221,6 +221,9 @@ def test_at_full_size_mini_nola_trains_as_many_as_rank_one_lora_on_q_and_v(targe
         ({"qat_bits": 4, "ptq_bits": 4}, "both"),
         ({"metrics": ("bleurt",)}, "bleurt"),
         ({"steps": 0}, "steps"),
+        ({"learning_rate": -1e-3}, "learning_rate is -0.001"),
+        ({"weight_decay": -0.1}, "weight_decay is -0.1"),
+        ({"test_inputs": 0}, "test_inputs is 0"),
     ],
 )
 def test_impossible_values_are_refused_in_one_sentence(fields, word):

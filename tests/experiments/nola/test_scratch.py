@@ -1,13 +1,15 @@
 """Training from scratch: exact counts, the augmentation against plain loops, and smoke runs."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from effbook import experiments
 from effbook.errors import EffbookError
-from effbook.experiments.nola.scratch_cnn import ScratchCNNRecipe, crop_and_flip, low_rank
+from effbook.experiments.nola.scratch_cnn import ScratchCNNRecipe, low_rank
 from effbook.experiments.nola.scratch_mlp import ScratchMLPRecipe
-from effbook.experiments.nola.training import trainable
+from effbook.experiments.shared.training import trainable
 from effbook.runs.profiles import scale
 from effbook.runs.recipe import Context
 
@@ -61,19 +63,26 @@ def test_lora_of_full_rank_can_be_any_weight():
     torch.testing.assert_close(model[0].weight, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_crop_and_flip_does_what_plain_loops_do():
-    x = torch.randn(6, 3, 8, 8)
-    draw = torch.Generator().manual_seed(4)
-    got = crop_and_flip(x, draw)
-    draw.manual_seed(4)
-    top, left = torch.randint(9, (2, 6), generator=draw)
-    mirrored = torch.rand(6, generator=draw) < 0.5
-    padded = torch.nn.functional.pad(x, (4, 4, 4, 4))
-    for i in range(6):
-        crop = padded[i, :, top[i] : top[i] + 8, left[i] : left[i] + 8]
-        assert torch.equal(got[i], crop.flip(-1) if mirrored[i] else crop)
-
-
 def test_an_odd_number_of_coefficients_is_refused_for_nola():
     with pytest.raises(EffbookError, match="even"):
         ScratchMLPRecipe(coefficients_per_layer=31)
+
+
+@pytest.mark.parametrize("field", ["train_images", "test_images"])
+def test_more_images_than_there_are_are_refused_by_the_cnn(tmp_path, field):
+    recipe = replace(scale(ScratchCNNRecipe(), "smoke"), **{field: 10**6})
+    with pytest.raises(EffbookError, match="1000000 items are asked for where"):
+        recipe.run(Context(profile="smoke", folder=tmp_path))
+
+
+def test_more_images_than_there_are_are_refused_by_the_mlp(tmp_path):
+    recipe = ScratchMLPRecipe(dataset="digits", train_images=10**6)
+    with pytest.raises(EffbookError, match="1000000 training images are asked for where"):
+        recipe.run(Context(profile="smoke", folder=tmp_path))
+
+
+@pytest.mark.parametrize("recipe", [ScratchCNNRecipe, ScratchMLPRecipe])
+@pytest.mark.parametrize("field", ["learning_rate", "train_images", "epochs", "batch_size"])
+def test_impossible_values_are_refused(recipe, field):
+    with pytest.raises(EffbookError, match=f"{field} is -1.*choose {field} above 0"):
+        recipe(**{field: -1})

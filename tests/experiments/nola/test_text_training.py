@@ -101,6 +101,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_one_sentence(tmp_path):
         fit(model, tmp_path)
 
 
+def test_a_last_step_that_leaves_weights_that_are_not_finite_is_told(tmp_path):
+    model = adapted(method="nola")
+    name, p = next((name, p) for name, p in model.named_parameters() if p.requires_grad)
+    p.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(EffbookError, match=f"{name} is no longer finite after the last step, 1"):
+        fit(model, tmp_path, steps=1)
+
+
 def test_the_counted_memory_is_weights_coefficients_and_what_autograd_holds(tmp_path):
     def memory(name, **options):
         return fit(adapted(**options), tmp_path / name, steps=2).memory_bytes

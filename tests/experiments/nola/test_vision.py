@@ -1,13 +1,11 @@
 """The few-shot experiments at smoke size, and the drawing of images against what the text asks."""
 
-import numpy as np
 import pytest
-import torch
 
 from effbook import experiments
 from effbook.errors import EffbookError
-from effbook.experiments.nola.training import trainable
-from effbook.experiments.nola.vision import VisionRecipe, few_shot, prepared, subset
+from effbook.experiments.nola.vision import VisionRecipe
+from effbook.experiments.shared.training import trainable
 from effbook.runs.profiles import NotInProfileError, scale
 from effbook.runs.recipe import Context
 
@@ -39,29 +37,9 @@ def test_the_best_of_several_learning_rates_is_taken_on_held_out_images(tmp_path
     assert metrics["learning_rate"] == max(validation, key=validation.get)
 
 
-def test_each_class_has_its_shots_and_validation_has_none_of_them():
-    labels = np.repeat(np.arange(7), 30)
-    picked, held_out = few_shot(labels, shots=5, validation=50, seed=1)
-    assert np.bincount(labels[picked]).tolist() == [5] * 7
-    assert len(held_out) == 50
-    assert not set(picked) & set(held_out)
-
-
-def test_another_sample_set_has_other_images_and_the_same_one_the_same():
-    labels = np.repeat(np.arange(7), 30)
-    first, again, other = (few_shot(labels, shots=5, validation=0, seed=seed)[0] for seed in (0, 0, 1))
-    assert (first == again).all()
-    assert set(first) != set(other)
-
-
 def test_three_initialisations_share_a_sample_set_as_in_the_paper():
     assert [VisionRecipe(seed=seed).group() for seed in range(12)] == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
     assert [VisionRecipe(seed=seed, initialisations=1).group() for seed in range(3)] == [0, 1, 2]
-
-
-def test_the_test_images_are_the_same_for_all_runs():
-    assert (subset(1000, 10) == subset(1000, 10)).all()
-    assert len(subset(1000, None)) == 1000
 
 
 def test_nola_in_the_mlp_trains_a_third_of_loras_parameters_as_in_table_3_15():
@@ -73,20 +51,41 @@ def test_nola_in_the_mlp_trains_a_third_of_loras_parameters_as_in_table_3_15():
     assert counts["nola", "mlp"] == counts["nola", "qv"] == 2 * 2 * 2 * 32
 
 
-def test_pixels_are_standardised_and_grey_becomes_three_channels():
-    grey = torch.full((2, 28, 28), 255, dtype=torch.uint8)
-    x = prepared(grey, size_px=14, mean=(0.5, 0.25, 0.0), deviation=(0.5, 0.25, 2.0))
-    assert x.shape == (2, 3, 14, 14)
-    torch.testing.assert_close(x[0, :, 3, 3], torch.tensor([1.0, 3.0, 0.5]))
-
-
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("shots", 0), ("rank", 0), ("k", -1), ("method", "magic"), ("target", "head"), ("learning_rates", ())],
+    [
+        ("shots", 0),
+        ("rank", 0),
+        ("k", -1),
+        ("method", "magic"),
+        ("target", "head"),
+        ("learning_rates", ()),
+        ("learning_rates", (1e-3, -1e-3)),
+        ("blocks", 0),
+        ("test_images", 0),
+        ("validation_images", -1),
+    ],
 )
 def test_impossible_values_are_refused(field, value):
     with pytest.raises(EffbookError):
         VisionRecipe(**{field: value})
+
+
+SMALL = {"model": "toy", "dataset": "toy-shapes", "image_px": 28, "method": "nearest", "learning_rates": (1e-3,)}
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"shots": 500}, r"500 shots cannot be drawn of class \d, which has \d+ items; choose shots of at most"),
+        ({"test_images": 10**6}, "1000000 items are asked for where"),
+        ({"blocks": 3}, "3 blocks are asked for where 2 are there; choose 2 or fewer"),
+        ({"learning_rates": (1e-3, 1e-4), "validation_images": 10**6}, "1000000 items to validate with"),
+    ],
+)
+def test_more_than_there_is_is_refused_instead_of_recorded(tmp_path, fields, sentence):
+    with pytest.raises(EffbookError, match=sentence):
+        VisionRecipe(**(SMALL | fields)).run(Context(profile="smoke", folder=tmp_path))
 
 
 def test_what_no_package_holds_has_no_mini_run():

@@ -1,11 +1,13 @@
 """The shared training loop: it learns, it stops at a loss that isn't finite, and a cut run ends as an uncut one."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from effbook.errors import EffbookError
-from effbook.experiments.nola.training import fit, learned, trainable
+from effbook.experiments.shared.training import fit, learned, trainable
 from effbook.runs.recipe import Context
 
 
@@ -21,18 +23,16 @@ def problem(seed: int = 0):
 
 
 def run(context, model, x, y, *, epochs, rate=0.05, augment=None):
-    optimiser = torch.optim.Adam(model.parameters(), lr=rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=6 * 5)
     return fit(
         context,
         model,
-        optimiser,
         inputs=x,
         labels=y,
         epochs=epochs,
         batch_size=8,
+        learning_rate=rate,
         seed=3,
-        schedule=schedule,
+        decay="cosine",
         augment=augment,
     )
 
@@ -73,6 +73,46 @@ def test_a_loss_that_is_not_finite_is_told_with_its_step(tmp_path):
     x[7] = float("inf")
     with pytest.raises(EffbookError, match="at step"):
         run(Context(profile="smoke", folder=tmp_path), model, x, y, epochs=1)
+
+
+def test_a_last_step_that_leaves_weights_that_are_not_finite_is_told(tmp_path):
+    model, x, y = problem()
+    last = {"steps": 0}
+
+    def wreck(gradient):
+        last["steps"] += 1
+        return gradient * float("inf") if last["steps"] == 5 else gradient  # the fifth of five steps
+
+    model[0].weight.register_hook(wreck)
+    with pytest.raises(EffbookError, match=r"0\.weight is no longer finite after the last step, 5; lower"):
+        run(Context(profile="smoke", folder=tmp_path), model, x, y, epochs=1)
+
+
+def test_the_rate_falls_to_its_end_along_a_cosine_and_another_optimiser_is_a_name_away(tmp_path):
+    seen = []
+    step = torch.optim.SGD.step
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            torch.optim.SGD, "step", lambda o, *a: seen.append(dict(o.param_groups[0], params=())) or step(o, *a)
+        )
+        model, x, y = problem()
+        fit(
+            Context(profile="smoke", folder=tmp_path),
+            model,
+            inputs=x,
+            labels=y,
+            epochs=2,
+            batch_size=8,
+            learning_rate=0.1,
+            seed=0,
+            method="SGD",
+            options={"momentum": 0.9},
+            decay="cosine",
+            final_rate=0.02,
+        )
+    assert [group["momentum"] for group in seen] == [0.9] * 10
+    expected = [0.02 + 0.04 * (1 + math.cos(math.pi * i / 10)) for i in range(10)]
+    assert [group["lr"] for group in seen] == pytest.approx(expected)
 
 
 def test_the_global_random_state_is_left_alone(tmp_path):

@@ -1,27 +1,31 @@
-"""The training loop that this chapter's image experiments share: plain, resumable, finite or stopped."""
+"""The training loop that image experiments share: plain, resumable, finite or stopped."""
 
 import statistics
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
+from effbook.errors import EffbookError
 from effbook.runs.recipe import Context
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor, nn, optim
+    from torch import Generator, Tensor, nn
 
 
 def fit(
     context: Context,
     model: "nn.Module",
-    optimiser: "optim.Optimizer",
     *,
     inputs: "Tensor",  # [N, ...]
     labels: "Tensor",  # [N]
     epochs: int,
     batch_size: int,
+    learning_rate: float,
     seed: int,
-    schedule: "optim.lr_scheduler.LRScheduler | None" = None,
+    method: str = "Adam",
+    options: Mapping[str, Any] | None = None,
+    decay: Literal["none", "cosine"] = "none",
+    final_rate: float = 0.0,
     label_smoothing: float = 0.0,
     augment: "Callable[[Tensor, Generator], Tensor] | None" = None,
     stage: str = "train",
@@ -29,14 +33,21 @@ def fit(
 ) -> tuple[list[float], float]:
     """Minimise cross-entropy; return each epoch's mean loss and the median milliseconds of a step.
 
-    The order of epoch e is drawn from (seed, e) alone, so a resumed run goes on exactly where it was cut.
-    `remember` is kept in the checkpoint beside `stage`; a checkpoint of another stage is left alone.
+    `method` is a name in `torch.optim`, `options` what it takes beside the rate; `decay="cosine"` lets the rate fall
+    to `final_rate` over all steps. The order of epoch e is drawn from (seed, e) alone, so a resumed run goes on exactly
+    where it was cut. `augment` gets a batch and the epoch's generator, which is the CPU's on any device. `remember` is
+    kept in the checkpoint beside `stage`; a checkpoint of another stage is left alone. Raises EffbookError for a loss,
+    or for weights at the end, that aren't finite.
     """
     import torch
     import torch.nn.functional as F
 
     batches = -(-len(inputs) // batch_size)
-    state = {"model": learned(model), "optimiser": optimiser.state_dict()}
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimiser = getattr(torch.optim, method)(parameters, lr=learning_rate, **(options or {}))
+    schedule = None
+    if decay == "cosine":
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=epochs * batches, eta_min=final_rate)
     losses, durations_ms, first = [], [], 0
     saved = context.resume()
     if saved is not None and saved[2]["stage"] == stage:
@@ -73,6 +84,7 @@ def fit(
             if schedule is not None:
                 state["schedule"] = schedule.state_dict()
             context.checkpoint(state, epoch + 1, {"stage": stage, "losses": losses, **(remember or {})})
+    check_weights(learned(model), epochs * batches)
     return losses, statistics.median(durations_ms) if durations_ms else float("nan")
 
 
@@ -81,6 +93,18 @@ def learned(model: "nn.Module") -> "dict[str, Tensor]":
     kept = {name: p for name, p in model.named_parameters() if p.requires_grad}
     parameters = dict(model.named_parameters())
     return kept | {name: value for name, value in model.state_dict().items() if name not in parameters}
+
+
+def check_weights(weights: "Mapping[str, Tensor]", step: int) -> None:
+    """Raise EffbookError if a weight isn't finite: the loss tells of a step's damage only in the step after it."""
+    import torch
+
+    for name, value in weights.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise EffbookError(
+                f"{name} is no longer finite after the last step, {step}",
+                "lower the learning rate or check the data (all records are kept)",
+            )
 
 
 def clock(device) -> float:
