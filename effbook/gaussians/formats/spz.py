@@ -37,7 +37,7 @@ def turned(gaussians: Gaussians) -> Gaussians:
 
 
 def write_spz(gaussians: Gaussians, path: Path | str) -> None:
-    """Write all Gaussians with their harmonics.
+    """Write all Gaussians with their harmonics; the same scene gives the same bytes, whenever it is written.
 
     Raises EffbookError for values that are not finite, before anything is written.
     """
@@ -55,7 +55,12 @@ def write_spz(gaussians: Gaussians, path: Path | str) -> None:
     )
     with tempfile.TemporaryDirectory() as folder, replacing(Path(path)) as out:
         gsply.write_spz(Path(folder) / "scene.spz", data)
-        out.write((Path(folder) / "scene.spz").read_bytes())
+        out.write(_timeless((Path(folder) / "scene.spz").read_bytes()))
+
+
+def _timeless(stream: bytes) -> bytes:
+    """A gzip stream without the time at which it was made: bytes 4 to 7 of its head (RFC 1952)."""
+    return stream[:4] + bytes(4) + stream[8:]
 
 
 def read_spz(path: Path | str) -> Gaussians:
