@@ -92,4 +92,4 @@ def _beside(path: Path) -> Path:
 
 
 def _short(name: str) -> str:
-    return name.encode()[:_LONGEST].decode(errors="ignore")
+    return os.fsencode(name)[:_LONGEST].decode(errors="ignore")  # a name may hold any bytes

@@ -44,7 +44,7 @@ from effbook.compgs.layout import (
 from effbook.compgs.model import Codebook, Compressed
 from effbook.compgs.reader import Reader
 from effbook.errors import EffbookError
-from effbook.gaussians.formats.ply import replacing
+from effbook.gaussians.formats.place import replacing
 from effbook.gaussians.model import Gaussians
 
 ROWS = MOST_ROWS  # Gaussians in a group of sections

@@ -198,7 +198,13 @@ def fit(
 
 
 def compress(gaussians: Gaussians, settings: CompGSSettings, *, iterations: int = 10) -> Compressed:
-    """Cluster a trained scene without training on ("post-train K-means"): smaller at once, with a loss of quality."""
+    """Cluster a trained scene without training on ("post-train K-means"): smaller at once, with a loss of quality.
+
+    Raises EffbookError for values that are not finite, a negative number of iterations, and a codebook of more codes
+    than there are Gaussians.
+    """
+    if iterations < 0:
+        raise EffbookError(f"{iterations} rounds of K-means", "give 0 or more")
     _check(gaussians, settings.books, most=len(gaussians))
     generator = torch.Generator().manual_seed(settings.seed)
     found = []

@@ -1,19 +1,15 @@
-"""Drawing a compressed scene without unpacking it, and the command line from a .ply to a .compgs and back."""
+"""Drawing a compressed scene without unpacking it, and what the CUDA engine hands to gsplat."""
 
 import sys
 
-import numpy as np
 import pytest
 import torch
 from gaussians_twin import camera, scene
-from typer.testing import CliRunner
 
 from effbook.compgs import CompGSSettings, books, compress, read, write
 from effbook.compgs import render as render_compressed
-from effbook.compgs.__main__ import app, main
 from effbook.compgs.inspect import cameras_around, pictures_apart
 from effbook.gaussians import cuda
-from effbook.gaussians.formats import read_ply, read_splat, read_spz, write_ply
 from effbook.gaussians.project import project
 from effbook.gaussians.rasterise import draw_splats, render
 
@@ -96,73 +92,3 @@ def test_cameras_around_a_scene_see_it():
     for view in cameras_around(model, views=3, size_px=32):
         assert len(project(model, view).index) > 400
     assert pictures_apart(model, model) == [100.0] * 6
-
-
-def run(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=True)
-
-
-def test_a_ply_becomes_a_compgs_and_a_ply_again(tmp_path):
-    write_ply(single(300), tmp_path / "scene.ply")
-    done = run(
-        "compress", tmp_path / "scene.ply", tmp_path / "s.compgs", "--colour-codes", 16, "--covariance-codes", 32
-    )
-    assert done.exit_code == 0, done.output
-    assert "300 Gaussians" in done.output
-    assert "times smaller" in done.output
-    assert "costs quality" in done.output
-    assert "PSNR" in done.output
-    assert "300 Gaussians" in run("info", tmp_path / "s.compgs").output
-    assert run("decompress", tmp_path / "s.compgs", tmp_path / "back.ply").exit_code == 0
-    back = read_ply(tmp_path / "back.ply")
-    assert len(back.scales.unique(dim=0)) <= 32
-    ours, theirs = (np.sort(model.means[:, 0].numpy()) for model in (back, single(300)))
-    assert (ours == theirs).all()
-
-
-def test_compress_tells_the_size_and_the_distance_that_it_measured_and_warns(tmp_path):
-    write_ply(single(300), tmp_path / "scene.ply")
-    target = tmp_path / "s[1].compgs"
-    told = run("compress", tmp_path / "scene.ply", target, "--colour-codes", 16, "--covariance-codes", 32).output
-    size, plain = target.stat().st_size, 236 * 300
-    assert f"{plain / 1e6:,.2f} MB as 59 floats each, {size / 1e6:,.2f} MB here" in told
-    assert f"{plain / size:.1f} times smaller: {target}" in told
-    apart = pictures_apart(single(300), read(target).decode())
-    assert f"PSNR of {min(apart):.1f} to {max(apart):.1f} dB" in told
-    assert "Clustering after training costs quality" in told
-
-
-@pytest.mark.parametrize(("ending", "back"), [(".splat", read_splat), (".spz", read_spz)])
-def test_a_compgs_becomes_a_scene_for_other_tools(tmp_path, ending, back):
-    small, target = compress(single(), SETTINGS), tmp_path / f"back{ending}"
-    write(small, tmp_path / "s.compgs")
-    done = run("decompress", tmp_path / "s.compgs", target)
-    assert done.exit_code == 0, done.output
-    assert f"200 Gaussians in {target}, {target.stat().st_size / 1e6:,.2f} MB" in done.output
-    ours, theirs = read(tmp_path / "s.compgs").decode(), back(target)
-    a, b = (model.means[model.means[:, 0].argsort()] for model in (ours, theirs))
-    torch.testing.assert_close(a, b, atol=2e-4, rtol=0)
-
-
-def test_an_error_is_one_sentence(tmp_path, monkeypatch, capsys):
-    write_ply(single(30), tmp_path / "scene.ply")
-    write(compress(single(30), SETTINGS), tmp_path / "s.compgs")
-    for arguments, message in (
-        (["compress", tmp_path / "scene.ply", tmp_path / "x.compgs"], "larger than the 30 Gaussians"),
-        (["compress", tmp_path / "scene.obj", tmp_path / "x.compgs"], "unknown ending"),
-        (["compress", tmp_path / "scene[/b].ply", tmp_path / "x.compgs"], "[/b].ply"),
-        (["compress", tmp_path / "scene.ply", tmp_path / "a" / "x.compgs"], "is not there; make it first"),
-        (["compress", tmp_path / "scene.ply", tmp_path], "is a folder"),
-        (["decompress", tmp_path / "scene.ply", tmp_path / "x.ply"], "is no .compgs file"),
-        (["decompress", tmp_path / "s.compgs", tmp_path / "x.obj"], "unknown ending"),
-        (["decompress", tmp_path / "s.compgs", tmp_path / "a" / "x.ply"], "is not there; make it first"),
-        (["info", tmp_path / "scene.ply"], "is no .compgs file"),
-    ):
-        monkeypatch.setattr(sys, "argv", ["effbook.compgs", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        told = capsys.readouterr().err
-        assert stopped.value.code == 1
-        assert message in told
-        assert len(told.strip().splitlines()) == 1
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["s.compgs", "scene.ply"]

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from effbook.errors import EffbookError
 from effbook.gaussians.formats import ply as ply_module
 from effbook.gaussians.formats import read_ply, read_splat, read_spz, write_ply, write_splat, write_spz
-from effbook.gaussians.formats.ply import columns, replacing
+from effbook.gaussians.formats.place import replacing
+from effbook.gaussians.formats.ply import columns
 from effbook.gaussians.formats.spz import turned
 from effbook.gaussians.model import SH_C0, Gaussians
 from effbook.gaussians.project import harmonics, rotation_matrices

@@ -6,16 +6,14 @@ allocated. (Own code: the library for .ply files at large is under a licence tha
 one for splats writes no nx, ny, nz.)
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
 
 from effbook.errors import EffbookError
-from effbook.files import placed
+from effbook.gaussians.formats.place import reading, replacing
 from effbook.gaussians.model import Gaussians
 from effbook.gaussians.parameters import SH_REST
 
@@ -100,7 +98,7 @@ def read_ply(path: Path | str) -> Gaussians:
         "scales": np.empty((count, 3), np.float32),
         "rotations": np.empty((count, 4), np.float32),
     }
-    with path.open("rb") as file:
+    with reading(path) as file:
         file.seek(start)
         for first in range(0, count, ROWS_AT_ONCE):
             n = min(ROWS_AT_ONCE, count - first)
@@ -123,11 +121,8 @@ def read_ply(path: Path | str) -> Gaussians:
 
 def _header(path: Path) -> tuple[int, list[tuple[str, str]], int]:
     """The number of rows, the columns with their types, and where the data begin."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(HEADER_BYTES)
-    except OSError as error:
-        raise EffbookError(f"{path} cannot be read ({error.strerror})", "name a file that is there") from None
+    with reading(path) as file:
+        head = file.read(HEADER_BYTES)
     end = head.find(b"end_header\n")
     if not head.startswith(b"ply\n") or end < 0:
         raise EffbookError(f"{path} is no .ply file", "export the scene as a 3D Gaussian splatting .ply")
@@ -170,26 +165,3 @@ def _check_size(path: Path, count: int, dtype: np.dtype, start: int) -> None:
         raise EffbookError(f"{path} claims {count:,} Gaussians and holds {held:,}", "copy or export it again")
     if count == 0:
         raise EffbookError(f"{path} holds no Gaussian", "export a trained scene")
-
-
-def check_place(path: Path) -> None:
-    """Raise EffbookError if no file can stand at `path`: it is a folder, or the folder that should hold it is none."""
-    if not path.parent.is_dir():
-        raise EffbookError(f"the folder {path.parent} is not there", "make it first")
-    if path.is_dir():
-        raise EffbookError(f"{path} is a folder", "name a file")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write beside `path`, put in its place when all went well and removed when not.
-
-    Raises EffbookError where the place cannot be written to or the disk is full.
-    """
-    try:
-        check_place(path)
-        with placed(path) as beside, beside.open("xb") as file:  # with the mode that the user's mask gives
-            yield file
-    except OSError as error:
-        cause = f"{path} cannot be written ({error.strerror or error})"
-        raise EffbookError(cause, "free or name another place") from None

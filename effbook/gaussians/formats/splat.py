@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from effbook.errors import EffbookError
-from effbook.gaussians.formats.ply import replacing
+from effbook.gaussians.formats.place import reading, replacing
 from effbook.gaussians.model import Gaussians
 from effbook.gaussians.parameters import SH_C0, SH_REST
 
@@ -38,10 +38,8 @@ def write_splat(gaussians: Gaussians, path: Path | str) -> None:
 def read_splat(path: Path | str) -> Gaussians:
     """Read a .splat file; what 8 bits have rounded away stays so, and harmonics above degree 0 are zero."""
     path = Path(path)
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise EffbookError(f"{path} cannot be read ({error.strerror})", "name a file that is there") from None
+    with reading(path) as file:
+        raw = file.read()
     if not raw or len(raw) % ROW.itemsize:
         raise EffbookError(f"{path} has {len(raw)} bytes, no multiple of {ROW.itemsize}", "copy or export it again")
     rows = np.frombuffer(raw, ROW)

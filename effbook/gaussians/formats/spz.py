@@ -12,7 +12,7 @@ import torch
 from zstandard import ZstdError
 
 from effbook.errors import EffbookError
-from effbook.gaussians.formats.ply import replacing
+from effbook.gaussians.formats.place import reading, replacing
 from effbook.gaussians.model import Gaussians
 from effbook.gaussians.parameters import SH_REST
 
@@ -68,8 +68,8 @@ def read_spz(path: Path | str) -> Gaussians:
     import gsply
 
     path = Path(path)
-    if not path.is_file():
-        raise EffbookError(f"{path} is not there", "name a file that is there")
+    with reading(path):
+        pass  # gsply's own error would name neither the file nor the reason
     try:
         data = gsply.read_spz(path)
     except (ValueError, OSError, EOFError, KeyError, IndexError, MemoryError, ImportError, ZstdError) as error:
