@@ -44,7 +44,12 @@ def _write(path: Path, text: str) -> None:
 
 
 def bench_table(entries: dict[str, dict]) -> str:
-    """A system's ledger as MyST: ratios with quartiles, both sides, the figure to reach and the reported one."""
+    """A system's ledger as MyST: ratios with quartiles, both sides, the figure to reach and the reported one.
+
+    Ratios of recorded runs name the records, and say where those are stale.
+    """
+    from effbook.runs.bench import standing_of
+
     if not entries:
         return "Nothing is benched yet: `effbook bench` does it.\n"
     lines = ["| what | ratio | both sides | to reach | reported |", "|---|---|---|---|---|"]
@@ -54,7 +59,14 @@ def bench_table(entries: dict[str, dict]) -> str:
         mark = {True: "✓ ", False: "✗ ", None: ""}[entry["reached"]]
         sides = f"{r['a']:,.0f} / {r['b']:,.0f} {r['unit']}"
         target = f"{mark}{entry['threshold']}".replace("<=", "≤").replace(">=", "≥")
+        if "records" in entry:
+            sides += f", from {len(entry['records'])} records ({standing_of(entry['records'])})"
         lines.append(f"| {name} | {r['value']:.3g}{spread} | {sides} | {target} | {entry['reported']} |")
-    where = next(iter(entries.values()))["provenance"]
-    told = f"Medians, with quartiles over the pairs, on: {where['device']}, {where['threads']} threads."
-    return "\n".join([*lines, "", told, ""])
+    places = [entry["provenance"] for entry in entries.values() if "provenance" in entry]
+    for device, threads in dict.fromkeys((where["device"], where["threads"]) for where in places):
+        lines += ["", f"Medians, with quartiles over the pairs, on: {device}, {threads} threads."]
+    read = {name: entry["records"] for name, entry in entries.items() if "records" in entry}
+    if read:
+        lines += ["", "Read from records, whose own provenance holds for these ratios:", ""]
+        lines += [f"- {name}: {', '.join(f'`{path}`' for path in paths)}" for name, paths in read.items()]
+    return "\n".join([*lines, ""])

@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from effbook.runs.bench import Line
+from effbook.runs.bench import Line, standing_of
 from effbook.runs.machine import GIB
 from effbook.runs.plan import Plan
 from effbook.runs.progress import duration
@@ -59,6 +59,7 @@ def show_ledger(lines: list[Line]) -> None:
             r = line.ratio
             spread = f" [{r.low:.3f}, {r.high:.3f}]" if r.pairs > 1 else ""
             sides = f"{r.a:,.4g} / {r.b:,.4g} {r.unit}" + (f", {r.pairs} pairs" if r.pairs > 1 else "")
+            sides += f", from {len(r.records)} records ({standing_of(r.records)})" if r.records else ""
             cells = (f"{r.value:.3f}{spread}", line.bench.threshold, mark, line.bench.reported, sides)
         table.add_row(line.bench.system, line.bench.name, *cells)
     Console().print(table)

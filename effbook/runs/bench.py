@@ -1,4 +1,7 @@
-"""The ledger: speed, memory and bytes as ratios, both sides measured in turns in one process."""
+"""The ledger: speed, memory and bytes as ratios, both sides measured in turns in one process or read from records.
+
+What is read from records names them: where it came from is theirs to tell, and the line is as stale as they are.
+"""
 
 import gc
 import json
@@ -6,23 +9,35 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from effbook.chapters import SYSTEMS
 from effbook.errors import EffbookError
 from effbook.files import write_atomically
 from effbook.runs import machine, records
-from effbook.runs.recipe import nearest
+from effbook.runs.cache import now
+from effbook.runs.recipe import Recipe, nearest
 
 SCHEMA = 1
 
 
+@dataclass(frozen=True)
+class FromRecords:
+    """A number that was read from records, with their paths below the records' folder."""
+
+    value: float
+    records: tuple[str, ...]
+
+    def map(self, function: Callable[[float], float]) -> "FromRecords":
+        """Another number that follows from it."""
+        return FromRecords(function(self.value), self.records)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """A / B with its quartiles over the pairs, and the medians of both sides in `unit`."""
+    """A / B with its quartiles over the pairs, and the medians of both sides in `unit`; `records` if read from them."""
 
     value: float
     low: float
@@ -31,6 +46,7 @@ class Ratio:
     b: float
     unit: str
     pairs: int
+    records: tuple[str, ...] = ()
 
     @property
     def iqr(self) -> float:
@@ -116,9 +132,33 @@ def compare(a: Callable[[], object], b: Callable[[], object], repeats: int = 20,
     )
 
 
-def ratio(a: float, b: float, unit: str) -> Ratio:
+def ratio(a: float | FromRecords, b: float | FromRecords, unit: str) -> Ratio:
     """a / b of two quantities that don't vary, such as bytes."""
-    return Ratio(value=a / b, low=a / b, high=a / b, a=float(a), b=float(b), unit=unit, pairs=1)
+    read = tuple(dict.fromkeys(path for side in (a, b) if isinstance(side, FromRecords) for path in side.records))
+    a, b = (side.value if isinstance(side, FromRecords) else float(side) for side in (a, b))
+    return Ratio(value=a / b, low=a / b, high=a / b, a=a, b=b, unit=unit, pairs=1, records=read)
+
+
+def mean_of(metric: str, recipes: Sequence[Recipe], profile: str) -> FromRecords:
+    """The mean of a metric over the records of recipes, such as seeds; EffbookError where one is not recorded."""
+    found = [records.find(recipe, profile) for recipe in recipes]
+    if None in found:
+        name = next(recipe.name for recipe, record in zip(recipes, found, strict=True) if record is None)
+        remedy = f"run `effbook run {recipes[0].system} --profile {profile}` first"
+        raise EffbookError(f"not every {name} of {profile} is recorded yet", remedy)
+    places = tuple(f"{profile}/{one.system}/{records.path_of(one, profile).name}" for one in recipes)
+    return FromRecords(statistics.fmean(record.metrics[metric] for record in found), places)
+
+
+def standing_of(paths: Sequence[str]) -> str:
+    """How a line stands that was read from records: as the worst of them, stale for one that is gone; "" for none."""
+    found = set()
+    for path in paths:
+        try:
+            found.add(records.standing(records.read(records.records_folder() / path)))
+        except EffbookError:
+            found.add("stale")
+    return next((word for word in ("stale", "rechecked", "measured") if word in found), "")
 
 
 def benches(system: str | None = None) -> list[Bench]:
@@ -151,7 +191,10 @@ def bench_path(system: str) -> Path:
 
 
 def recorded(system: str) -> dict[str, dict]:
-    """The ledger of a system as it was written, bench name -> entry; {} if there is none."""
+    """The ledger of a system as it was written, bench name -> entry; {} if there is none.
+
+    An entry has its `provenance`, or the `records` that it was read from.
+    """
     path = bench_path(system)
     if not path.exists():
         return {}
@@ -183,18 +226,20 @@ def _write(system: str, lines: list[Line]) -> None:
         "device": machine.device(),
         "threads": machine.threads(),
         "packages": machine.packages(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": now(),
     }
     for line in lines:
         if line.ratio is None:
             continue
+        ratio = asdict(line.ratio)
+        read = ratio.pop("records")
         entries[line.bench.name] = {
             "name": line.bench.name,
             "threshold": line.bench.threshold,
             "reported": line.bench.reported,
             "reached": line.reached,
-            "ratio": asdict(line.ratio),
-            "provenance": provenance,
+            "ratio": ratio,
+            **({"records": read} if read else {"provenance": provenance}),
         }
     known = {name for owner, name in _benches if owner == system}
     kept = [entry for name, entry in sorted(entries.items()) if name in known]

@@ -55,6 +55,17 @@ def test_a_ratio_that_misses_its_figure_is_shown_as_missed():
     assert row == "| step | 1.06 (1.01 to 1.1, 15 pairs) | 1,234 / 1,159 ms | ✗ ≤ 1.05 | 1.004 |"
 
 
+def test_a_ratio_of_recorded_runs_names_its_records_and_says_stale_where_they_are():
+    read = {key: value for key, value in ENTRY.items() if key != "provenance"} | {
+        "records": ["mini/compgs/gone-1.json"]
+    }
+    told = pages.bench_table({"bytes": read, "step": ENTRY})
+    assert "from 1 records (stale)" in told.splitlines()[2]
+    assert "- bytes: `mini/compgs/gone-1.json`" in told
+    assert told.count("Medians") == 1
+    assert "Medians" not in pages.bench_table({"bytes": read})
+
+
 def test_a_ledger_that_was_not_measured_says_so():
     assert "Nothing is benched yet" in pages.bench_table({})
 

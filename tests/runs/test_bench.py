@@ -4,10 +4,13 @@ import json
 import time
 
 import pytest
+from tiny_recipe import Tiny
 
 from effbook.errors import EffbookError
 from effbook.runs import bench as ledger
-from effbook.runs.bench import bench, compare, ratio, recorded, register_bench
+from effbook.runs import records
+from effbook.runs.bench import bench, compare, mean_of, ratio, recorded, register_bench, standing_of
+from effbook.runs.execute import execute
 
 
 @pytest.fixture(autouse=True)
@@ -79,3 +82,30 @@ def test_impossible_thresholds_and_repeats_are_refused():
         register_bench("nola", "x", lambda: ratio(1, 1, "ms"), "about 2")
     with pytest.raises(EffbookError, match="no spread"):
         compare(lambda: None, lambda: None, repeats=1)
+
+
+def test_a_ratio_of_recorded_runs_names_its_records_and_is_as_stale_as_they_are(folders):
+    pairs = [Tiny(seed=seed) for seed in range(2)]
+    with pytest.raises(EffbookError, match="not every tiny of smoke is recorded"):
+        mean_of("steps", pairs, "smoke")
+    for one in pairs:
+        execute(one, profile="smoke", quiet=True)
+    register_bench("nola", "from records", lambda: ratio(mean_of("steps", pairs, "smoke"), 3, "steps"), ">= 2")
+    register_bench("nola", "half", lambda: ratio(mean_of("steps", pairs, "smoke").map(lambda x: x / 2), 3, "steps"))
+    register_bench("nola", "own", lambda: ratio(1, 1, "ms"))
+    bench("nola")
+    entries = recorded("nola")
+    names = [f"smoke/nola/tiny-{one.key}.json" for one in pairs]
+    assert entries["from records"]["ratio"]["value"] == 2.0
+    assert entries["half"]["ratio"]["value"] == 1.0
+    assert entries["from records"]["records"] == names
+    assert "provenance" not in entries["from records"]  # the bench's commit did not measure it
+    assert "records" not in entries["own"]
+    assert [standing_of(paths) for paths in ((), names)] == ["", "measured"]
+    path = records.path_of(pairs[1], "smoke")
+    content = json.loads(path.read_text())
+    content["provenance"]["fingerprint"] = "0" * 16
+    path.write_text(json.dumps(content))
+    assert standing_of(names) == "stale"
+    path.unlink()
+    assert standing_of(names) == "stale"

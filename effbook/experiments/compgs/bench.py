@@ -4,12 +4,11 @@ Both sides of a ratio run in turns in one process. The dissertation's own figure
 """
 
 import dataclasses
-import statistics
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from effbook.runs.bench import Ratio, compare, ratio, register_bench
+from effbook.runs.bench import FromRecords, Ratio, compare, mean_of, ratio, register_bench
 
 GAUSSIANS, SIZE_PX = 10_000, 128
 ITERATIONS = 300  # a tenth of `mini`, with the same third of them quantised
@@ -209,23 +208,18 @@ PENALISED = {"penalty": 1e-7}
 SMALL = {"quantised": "dc sh scale rotation", "penalty": 1e-7}
 
 
-def recorded(metric: str, **fields: object) -> float:
+def recorded(metric: str, **fields: object) -> FromRecords:
     """A metric of the scenes of `mini`, the mean over its seeds, from the records."""
-    from effbook.errors import EffbookError
     from effbook.experiments.compgs.scene import SceneRecipe
-    from effbook.runs import records
     from effbook.runs.profiles import scale, seeds, with_seeds
 
     small = scale(SceneRecipe(dataset="mip-nerf360", **fields), "mini")
-    found = [records.find(one, "mini") for one in with_seeds(small, seeds(small, "mini"))]
-    if None in found:
-        raise EffbookError("the scenes of mini are not recorded yet", "run `effbook run compgs --profile mini` first")
-    return statistics.fmean(record.metrics[metric] for record in found)
+    return mean_of(metric, with_seeds(small, seeds(small, "mini")), "mini")
 
 
 def more_error(**fields: object) -> Ratio:
     """By how much the squared error grows from plain 3DGS to these fields, from the mean PSNRs: 0.5 dB is 1.122."""
-    error, plain = (10 ** (-recorded("psnr", **one) / 10) for one in (fields, PLAIN))
+    error, plain = (recorded("psnr", **one).map(lambda psnr: 10 ** (-psnr / 10)) for one in (fields, PLAIN))
     return ratio(error, plain, "squared error")
 
 
