@@ -19,7 +19,7 @@ def show_plan(plan: Plan, profile: str) -> None:
     for run in plan.runs:
         gpu = f"{run.cost.gpu_bytes / GIB:.0f}" if run.cost.gpu_bytes else ""
         name = f"{run.recipe.name} {run.recipe.key}"
-        cells = (name, str(run.recipe.seed), run.state, duration(run.cost.seconds), gpu, ", ".join(run.lacks))
+        cells = (name, str(run.recipe.seed), run.state, duration(run.seconds), gpu, ", ".join(run.lacks))
         table.add_row(*cells)
     console = Console()
     console.print(table)
@@ -28,9 +28,11 @@ def show_plan(plan: Plan, profile: str) -> None:
     console.print(
         f"{len(plan.runs)} runs, {len(plan.runs) - to_do} recorded ({stale} stale), {to_do} to do: "
         f"about {plan.hours:.1f} hours, {plan.gpu_bytes / GIB:.0f} GiB of GPU memory, "
-        f"{plan.disk_bytes / GIB:.1f} GiB of disk",
+        f"{plan.disk_bytes / GIB:.1f} GiB of disk ({plan.data_bytes / GIB:.1f} of it data to fetch)",
         highlight=False,
     )
+    if plan.unknown:
+        console.print(f"No manifest tells the size of {', '.join(plan.unknown)}.", highlight=False)
 
 
 def show_data() -> None:

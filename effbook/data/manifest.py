@@ -145,6 +145,17 @@ class Manifest(Strict):
     sources: tuple[Source, ...] = Field(min_length=1)
 
     @property
+    def size_bytes(self) -> int | None:
+        """Bytes that fetching brings, from the first source that tells them all; None where none does."""
+        for source in self.sources:
+            if source.kind == "generated":
+                return 0
+            sizes = [file.size_bytes for file in source.files if not file.optional]
+            if sizes and None not in sizes:
+                return sum(sizes)
+        return None
+
+    @property
     def hub_id(self) -> str | None:
         """The model hub's name of these weights, where there is one."""
         return next((s.package for s in self.sources if s.kind == "package" and s.registry == "hub"), None)

@@ -3,20 +3,26 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from effbook.runs import machine, records
+from effbook.runs import cache, machine, records
+from effbook.runs.code import Sources
 from effbook.runs.context import CHECKPOINT
 from effbook.runs.execute import work_folder
-from effbook.runs.recipe import Cost, Recipe
+from effbook.runs.recipe import Cost, Recipe, Shared
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run: `state` is recorded, stale, interrupted or to do; `lacks` is what this machine is missing for it."""
+    """One run: `state` is recorded, rechecked, stale, interrupted or to do; `lacks` is what this machine misses for it.
+
+    `seconds` is what it takes after the runs before it: what they share is counted for the first of them, and not at
+    all where it is in the cache.
+    """
 
     recipe: Recipe
     profile: str
     state: str
     cost: Cost
+    seconds: float
     lacks: tuple[str, ...]
 
     @property
@@ -27,14 +33,19 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs, and sums over those that are to do; GPU memory is the largest, as runs follow one another."""
+    """The runs, and sums over those that are to do; GPU memory is the largest, as runs follow one another.
+
+    `data_bytes` is what fetching their data would bring, but for the sets in `unknown`, of which no manifest tells it.
+    """
 
     runs: tuple[PlannedRun, ...]
+    data_bytes: int
+    unknown: tuple[str, ...]
 
     @property
     def hours(self) -> float:
         """Estimated hours of the runs to do, one after the other."""
-        return sum(run.cost.seconds for run in self.runs if run.to_do) / 3600
+        return sum(run.seconds for run in self.runs if run.to_do) / 3600
 
     @property
     def gpu_bytes(self) -> int:
@@ -44,19 +55,58 @@ class Plan:
     @property
     def disk_bytes(self) -> int:
         """Disk space of all runs to do, and of the data that they'd fetch."""
-        to_do = [run for run in self.runs if run.to_do]
-        return sum(run.cost.disk_bytes for run in to_do)
+        return sum(run.cost.disk_bytes for run in self.runs if run.to_do) + self.data_bytes
 
 
 def plan(pairs: Sequence[tuple[Recipe, str]]) -> Plan:
-    """The plan for several (recipe, profile); nothing is run or fetched."""
-    return Plan(tuple(_planned(recipe, profile) for recipe, profile in dict.fromkeys(pairs)))
+    """The plan for several (recipe, profile), and for the runs that these depend on; nothing is run or fetched."""
+    states: dict[tuple[Recipe, str], str] = {}
+    sources = Sources()
+    for recipe, profile in pairs:
+        _settle(recipe, profile, states, sources, needed=False)
+    runs, seen = [], set()
+    for (recipe, profile), state in states.items():
+        cost = recipe.cost()
+        seconds, lacks = cost.seconds, ()
+        if state in ("interrupted", "to do"):
+            lacks = tuple(machine.missing(recipe.needs()))
+            for shared in recipe.shares():
+                place = cache.place_of(shared.kind, shared.parts)
+                seconds -= shared.seconds if place in seen or _is_kept(recipe, shared) else 0
+                seen.add(place)
+        runs.append(PlannedRun(recipe, profile, state, cost, max(seconds, 0.0), lacks))
+    return Plan(tuple(runs), *_data([run.recipe for run in runs if run.to_do]))
 
 
-def _planned(recipe: Recipe, profile: str) -> PlannedRun:
+def _settle(
+    recipe: Recipe, profile: str, states: dict[tuple[Recipe, str], str], sources: Sources, *, needed: bool
+) -> None:
+    """Note the state of a run after those of the runs that it depends on; `needed`: another one to do depends on it."""
+    if (recipe, profile) in states and not needed:
+        return
     record = records.find(recipe, profile)
-    if record is not None:
-        state = "stale" if records.is_stale(record) else "recorded"
-        return PlannedRun(recipe, profile, state, recipe.cost(), ())
-    state = "interrupted" if (work_folder(recipe, profile) / CHECKPOINT).exists() else "to do"
-    return PlannedRun(recipe, profile, state, recipe.cost(), tuple(machine.missing(recipe.needs())))
+    standing = records.standing(record, sources) if record is not None else None
+    if record is not None and not (needed and standing == "stale"):
+        if not needed:  # a record that another run only takes was not asked for
+            states[recipe, profile] = {"measured": "recorded"}.get(standing, standing)
+        return
+    for other in recipe.depends():
+        _settle(other, profile, states, sources, needed=True)
+    states[recipe, profile] = "interrupted" if (work_folder(recipe, profile) / CHECKPOINT).exists() else "to do"
+
+
+def _is_kept(recipe: Recipe, shared: Shared) -> bool:
+    stamp = cache.stamp_of(cache.place_of(shared.kind, shared.parts))
+    return stamp is not None and cache.holds(stamp, recipe, None)
+
+
+def _data(recipes: list[Recipe]) -> tuple[int, tuple[str, ...]]:
+    """Bytes of the data sets that are not in the cache, and the names of those whose bytes are unknown."""
+    names = sorted({name for recipe in recipes for name in recipe.datasets()})
+    if not names:
+        return 0, ()
+    from effbook import data
+
+    sizes = {name: data.manifest(name).size_bytes for name in names if not data.is_cached(name)}
+    unknown = tuple(name for name, size in sizes.items() if size is None)
+    return sum(size for size in sizes.values() if size is not None), unknown

@@ -21,6 +21,7 @@ __all__ = [
     "Cost",
     "Recipe",
     "Result",
+    "Shared",
     "key_of",
     "make",
     "recipe_class",
@@ -36,6 +37,15 @@ class Cost:
     seconds: float = 1.0
     gpu_bytes: int = 0
     disk_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A part of a run's work that others share, as the context keeps it: `context.cached(kind, parts, ...)`."""
+
+    kind: str
+    parts: dict[str, object]
+    seconds: float  # of the recipe's estimate
 
 
 @dataclass(frozen=True)
@@ -92,6 +102,18 @@ class Recipe:
     def cost(self) -> Cost:
         """An estimate for `effbook plan`."""
         return Cost()
+
+    def shares(self) -> tuple[Shared, ...]:
+        """What the run takes from the cache or leaves there for others, for `effbook plan`, each counted once.
+
+        A recipe that calls `context.cached(kind, parts, ...)` gives the same kind and parts here, with the seconds that
+        making it takes; they are included in `cost().seconds`. Nothing heavy is imported for it.
+        """
+        return ()
+
+    def depends(self) -> "tuple[Recipe, ...]":
+        """The recipes whose records the run asks its context for, for `effbook plan`; not included in `cost()`."""
+        return ()
 
     def needs(self) -> tuple[str, ...]:
         """What the machine must have: "cuda", "gpu-gib:40", "memory-gib:32", "package:NAME", "program:NAME"."""

@@ -217,12 +217,3 @@ def test_a_record_that_cannot_be_read_is_not_overwritten_unless_fresh(folders):
     assert path.read_text() == "{half"
     execute(Tiny(), profile="smoke", fresh=True)
     assert records.find(Tiny(), "smoke").metrics["steps"] == 6
-
-
-def test_a_plan_sums_what_is_to_do(folders):
-    execute(Tiny(), profile="smoke")
-    found = plan([(Tiny(seed=seed), "smoke") for seed in (0, 1, 2, 1)])
-    assert [run.state for run in found.runs] == ["recorded", "to do", "to do"]
-    assert found.hours == pytest.approx(0.2)
-    assert found.gpu_bytes == 2 * 2**30
-    assert found.disk_bytes == 2 * 2**20

@@ -104,11 +104,14 @@ class LanguageRecipe(Recipe):
         if self.model == "toy":
             return Cost(seconds=2)
         if self.model == "smollm2":
-            steps = 0 if self.method == "none" or self.ptq_bits else self.steps or 3000 * self.epochs
+            steps = 0 if self.method == "none" or self.depends() else self.steps or 3000 * self.epochs
             return Cost(seconds=15 + steps * self.batch_size * (0.4 if self.method == "full" else 0.15))
         size = 2 if self.model == "gpt2-l" else 1  # reported: 0.78 s a step of GPT-2 L on an RTX 6000 Ada
-        training = 0 if self.ptq_bits else 5300 * self.epochs * 0.4 * size
+        training = 0 if self.depends() else 5300 * self.epochs * 0.4 * size
         return Cost(seconds=training + 1800 * size, gpu_bytes=size * 18 << 30, disk_bytes=size * 2 << 30)
+
+    def depends(self) -> tuple[Recipe, ...]:
+        return (replace(self, ptq_bits=None),) if self.ptq_bits and self.keep_adapters else ()
 
     def probe(self) -> dict[str, object]:
         steps = 4 if self.steps is None else min(self.steps, 4)
