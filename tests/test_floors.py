@@ -38,7 +38,7 @@ def test_an_import_upwards_would_be_caught(tmp_path):
     ):
         (house / room).mkdir(parents=True)
         (house / room / "__init__.py").write_text("")
-    for room in ("__init__", "errors", "files", "chapters"):
+    for room in ("__init__", "errors", "files", "places", "chapters"):
         (house / f"{room}.py").write_text("")
     (tmp_path / "pyproject.toml").write_bytes((_ROOT / "pyproject.toml").read_bytes())
     assert _lint(tmp_path, tmp_path / "pyproject.toml").returncode == 0

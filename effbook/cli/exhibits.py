@@ -32,7 +32,7 @@ def exhibits(
     words = {"chapter": chapter, "kind": kind, "state": state, "verdict": verdict}
     if as_json:
         fit = rooms.chosen(rooms.exhibits_json(), check_profile(profile), **words)
-        typer.echo(json.dumps(fit, indent=1, ensure_ascii=False))
+        typer.echo(json.dumps(fit, indent=1))
     else:
         rooms.show_exhibits(profile, **words)
 

@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from effbook.cli.options import Jobs
 from effbook.errors import EffbookError
-from effbook.runs import records
-from effbook.runs.records import Record
 
 if TYPE_CHECKING:
     from effbook.runs.recheck import Group
+    from effbook.runs.records import Record
 
 What = Annotated[
     list[str] | None, typer.Argument(metavar="[WHAT]...", help="Exhibits, systems, recipes; all without any.")
@@ -34,6 +34,7 @@ def stale(what: What = None) -> None:
 
 def _show(group: "Group") -> None:
     """A group: how many, of which commit, what has changed since, and what a recheck said."""
+    from effbook.runs import records
     from effbook.runs.recheck import changes, told
 
     commits = sorted({(record.provenance.commit or "unknown")[:10] for record in group.records})
@@ -50,7 +51,7 @@ def _show(group: "Group") -> None:
 def recheck(
     what: What = None,
     again: Annotated[bool, typer.Option("--again", help="Also what an earlier recheck attests already.")] = False,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes at a time, each on one thread.")] = 2,
+    jobs: Jobs = 2,
 ) -> None:
     """Run a probe of each kind of stale record by the code that made it and by today's, and compare to the bit."""
     from effbook.runs.recheck import recheck as compare
@@ -69,9 +70,10 @@ def recheck(
         )
 
 
-def _records(what: list[str] | None) -> list[Record]:
+def _records(what: list[str] | None) -> "list[Record]":
     """The records, under any profile, of what the words stand for."""
     from effbook import exhibits
+    from effbook.runs import records
     from effbook.runs.profiles import PROFILES
 
     recipes = {}

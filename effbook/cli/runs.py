@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from effbook.cli.options import Profile, Quiet, Seeds, What
+from effbook.cli.options import Jobs, Profile, Quiet, Seeds, What
 from effbook.errors import EffbookError
 
 
@@ -27,7 +27,7 @@ def run(
     profile: Profile = "mini",
     fresh: Annotated[bool, typer.Option("--fresh", help="Recompute; replaces records upon success.")] = False,
     seeds: Seeds = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, each in a process of its own.")] = 1,
+    jobs: Jobs = 1,
     quiet: Quiet = False,
 ) -> None:
     """Run what is not recorded yet, and show the tables. A run that was interrupted goes on where it was."""
@@ -38,11 +38,7 @@ def run(
     pairs = _pairs(what, profile, seeds)
     lacks = _lacks([pair for pair in pairs if fresh or records.find(*pair) is None])
     able = [pair for pair in pairs if pair not in lacks]
-    try:
-        done = execute_all(able, jobs=jobs, fresh=fresh, quiet=quiet)
-    except KeyboardInterrupt:
-        typer.echo("effbook: interrupted; the same command again goes on from the last checkpoint.", err=True)
-        raise typer.Exit(130) from None
+    done = execute_all(able, jobs=jobs, fresh=fresh, quiet=quiet)
     for name in _touched(what, {recipe for recipe, _ in able}, profile):
         exhibits.show_terminal(name, profile)
     if lacks:

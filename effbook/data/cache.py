@@ -8,6 +8,7 @@ from pathlib import Path
 import platformdirs
 
 from effbook.data.manifest import GeneratedSource, LocalSource, Manifest, manifest
+from effbook.places import expanded, folder_named
 
 STAMP = ".effbook.json"
 STAMP_VERSION = 1
@@ -15,15 +16,14 @@ STAMP_VERSION = 1
 
 def cache_folder() -> Path:
     """$EFFBOOK_DATA, or the platform's user cache directory."""
-    given = os.environ.get("EFFBOOK_DATA")
-    return Path(given).expanduser() if given else Path(platformdirs.user_cache_dir("effbook", appauthor=False)) / "data"
+    return folder_named("EFFBOOK_DATA", Path(platformdirs.user_cache_dir("effbook", appauthor=False)) / "data")
 
 
 def local_folders() -> list[Path]:
     """Where `local` sources are looked for: $EFFBOOK_LOCAL, else ``shared/data`` beside the checkout."""
-    if given := os.environ.get("EFFBOOK_LOCAL"):
-        return [Path(part).expanduser() for part in given.split(os.pathsep) if part]
-    return [Path(__file__).resolve().parents[3] / "shared" / "data"]
+    parts = os.environ.get("EFFBOOK_LOCAL", "").split(os.pathsep)
+    given = [expanded("EFFBOOK_LOCAL", part) for part in parts if part.strip()]
+    return given or [Path(__file__).resolve().parents[3] / "shared" / "data"]
 
 
 def checksum(path: Path, algorithm: str = "sha256") -> str:

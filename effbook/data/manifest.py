@@ -7,7 +7,6 @@ published and that we could not compute stays null, and ``effbook data verify`` 
 import difflib
 import hashlib
 import json
-import os
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +16,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from effbook.errors import EffbookError
+from effbook.places import folder_named
 
 Kind = Literal["images", "pairs", "instructions", "weights", "lexicon", "script"]
 Hex64 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -167,12 +167,11 @@ def manifest_folder() -> Path:
         Path(__file__).resolve().parents[2] / "data_manifests",
         Path(sys.prefix) / "share" / "effbook" / "data_manifests",
     ]
-    if given := os.environ.get("EFFBOOK_MANIFESTS"):
-        candidates.insert(0, Path(given))
-    for candidate in candidates:
-        if candidate.is_dir():
-            return candidate
-    raise EffbookError("no folder data_manifests was found", "set EFFBOOK_MANIFESTS to the one of the checkout")
+    beside = next((candidate for candidate in candidates if candidate.is_dir()), None)
+    found = folder_named("EFFBOOK_MANIFESTS", beside or candidates[0])
+    if not found.is_dir():
+        raise EffbookError(f"there is no folder of manifests {found}", "set EFFBOOK_MANIFESTS to that of a checkout")
+    return found
 
 
 @lru_cache(maxsize=1)
@@ -189,17 +188,24 @@ def read_manifest(path: Path) -> Manifest:
     """Read and validate one YAML file; an unknown key or impossible value raises `EffbookError`."""
     try:
         found = Manifest.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (ValidationError, yaml.YAMLError) as error:
-        if isinstance(error, ValidationError):
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the file"
-            reason = f"{where}: {first['msg']}"
-        else:
-            reason = str(error).splitlines()[0]
-        raise EffbookError(f"the manifest {path.name} is not valid ({reason})", "correct that entry") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise _invalid(path, f"{where}: {first['msg']}") from error
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise _invalid(path, f"{line}{error.problem}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:  # a character that YAML, or UTF-8, does not know
+        raise _invalid(path, " ".join(str(error).split())) from error
+    except OSError as error:
+        raise EffbookError(f"the manifest {path} cannot be read ({error.strerror})", "restore it from git") from error
     if found.name != path.stem:
         raise EffbookError(f"the manifest {path.name} calls itself {found.name!r}", "give both the same name")
     return found
+
+
+def _invalid(path: Path, reason: str) -> EffbookError:
+    return EffbookError(f"the manifest {path.name} is not valid ({reason})", "correct that entry")
 
 
 def manifests() -> dict[str, Manifest]:

@@ -36,6 +36,10 @@ def read(path: Path) -> Exhibit:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise EffbookError(f"{path.name}, line {line}: {error.problem}", "correct the file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:  # a character that YAML, or UTF-8, does not know
+        raise EffbookError(f"{path.name}: {' '.join(str(error).split())}", "correct the file") from None
+    except OSError as error:
+        raise EffbookError(f"{path} cannot be read ({error.strerror.lower()})", "restore it from git") from None
     try:
         found = Exhibit.model_validate(content)
     except ValidationError as error:
@@ -153,7 +157,11 @@ def recipes_of(what: str, profile: str) -> list[Recipe]:
         if what not in recipe_names():
             stems = {PurePosixPath(one.notebook).stem: None for one in known.values()}
             names = [*known, *SYSTEMS, *stems, *recipe_names(), "all"]
-            raise EffbookError(f"{what!r} is no exhibit, system, notebook or recipe", nearest(what, names))
+            near = nearest(what, names)
+            kinds = "name an exhibit (tab-3.12), a system (nola), a notebook or all; 'effbook exhibits' lists them"
+            raise EffbookError(
+                f"{what!r} is no exhibit, system, notebook or recipe", near if near.startswith("did") else kinds
+            )
         every = (run for one in known.values() for run in recipes_of_exhibit(one, profile))
         return list(dict.fromkeys(run for run in every if run.name == what))
     found = list(dict.fromkeys(run for one in chosen for run in recipes_of_exhibit(one, profile)))

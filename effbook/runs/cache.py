@@ -6,7 +6,6 @@ stored beside it: a result of other code is made anew in its place. So is one fr
 
 import hashlib
 import json
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from effbook.errors import EffbookError
 from effbook.files import placed, write_atomically
+from effbook.places import folder_named
 from effbook.runs import attest, machine
 from effbook.runs.code import DEVICES, Device, Sources
 from effbook.runs.progress import Display
@@ -79,8 +79,7 @@ class Stamp(BaseModel):
 
 def work_root() -> Path:
     """$EFFBOOK_WORK, or a folder in the user's cache: for work folders and kept results."""
-    given = os.environ.get("EFFBOOK_WORK")
-    return Path(given) if given else platformdirs.user_cache_path("effbook") / "work"
+    return folder_named("EFFBOOK_WORK", platformdirs.user_cache_path("effbook") / "work")
 
 
 def results_folder() -> Path:

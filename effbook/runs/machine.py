@@ -14,6 +14,8 @@ from pathlib import Path
 import platformdirs
 import psutil
 
+from effbook.places import folder_named
+
 GIB = 2**30
 _PACKAGES = (
     "accelerate", "bitsandbytes", "datasets", "faiss-cpu", "gguf", "gsplat", "gsply", "mitsuba", "nltk", "numba",
@@ -111,10 +113,9 @@ def repository() -> Path | None:
 
 def records_folder() -> Path:
     """$EFFBOOK_RECORDS, or book/records of the checkout, or else a folder of the user's."""
-    if given := os.environ.get("EFFBOOK_RECORDS"):
-        return Path(given)
     root = repository()
-    return root / "book" / "records" if root else platformdirs.user_data_path("effbook") / "records"
+    default = root / "book" / "records" if root else platformdirs.user_data_path("effbook") / "records"
+    return folder_named("EFFBOOK_RECORDS", default)
 
 
 def commit() -> tuple[str | None, bool | None]:

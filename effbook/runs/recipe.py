@@ -244,6 +244,7 @@ def make(name: str, **fields: object) -> Recipe:
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """A remedy for a mistyped word: the near ones, or else all."""
-    near = difflib.get_close_matches(word, known, n=3)
-    return f"did you mean {' or '.join(near)}" if near else f"known are {', '.join(known) or 'none'}"
+    """A remedy for a mistyped word: the near ones, or else all, or the first of very many."""
+    near = difflib.get_close_matches(word.strip(" /")[:100], known, n=3)
+    more = f", ... ({len(known)} in all)" if len(known) > 20 else ""
+    return f"did you mean {' or '.join(near)}" if near else f"known are {', '.join(known[:20]) or 'none'}{more}"
