@@ -18,7 +18,7 @@ class EffbookError(Exception):
 
 def system_error(error: OSError) -> EffbookError:
     """What the system refused, as a sentence: which file, why, and what to do."""
-    file = " ".join(os.fsdecode(name) for name in (error.filename,) if isinstance(name, str | bytes))
+    file = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes | os.PathLike) else ""
     place = _shortened(file) if file else "a file"
     code = error.errno
     if code in (errno.ENOSPC, errno.EDQUOT):
@@ -31,7 +31,7 @@ def system_error(error: OSError) -> EffbookError:
             "give this user the right to it, or name another place (EFFBOOK_DATA, EFFBOOK_WORK, EFFBOOK_RECORDS)",
         )
     causes = {
-        errno.ENOENT: (f"{place} is not there and cannot be made", "check the path, and make the folder above it"),
+        errno.ENOENT: (f"{place} is not there, or cannot be made", "check the path, and make the folder above it"),
         errno.ENOTDIR: (f"{place} cannot be a folder or lie in one, as a file is in its way", "name another place"),
         errno.EEXIST: (f"{place} is a file where a folder is needed", "move it away, or name another place"),
         errno.EISDIR: (f"{place} is a folder where a file is needed", "move it away, or name another place"),

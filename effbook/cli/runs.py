@@ -36,7 +36,9 @@ def run(
     from effbook.runs.batch import execute_all
 
     pairs = _pairs(what, profile, seeds)
-    lacks = _lacks([pair for pair in pairs if fresh or records.find(*pair) is None])
+    to_do = [pair for pair in pairs if fresh or records.find(*pair) is None]
+    lacks = _lacks(to_do)
+    _make_room([recipe for recipe, _ in to_do])
     able = [pair for pair in pairs if pair not in lacks]
     done = execute_all(able, jobs=jobs, fresh=fresh, quiet=quiet)
     for name in _touched(what, {recipe for recipe, _ in able}, profile):
@@ -60,6 +62,7 @@ def bench(
     from effbook.cli import tables
     from effbook.runs import bench as ledger
 
+    ledger.check_system(system)
     experiments.load()
     lines = ledger.bench(system, say=lambda line: typer.echo(line, err=True))
     tables.show_ledger(lines)
@@ -85,6 +88,21 @@ def _lacks(pairs: list) -> dict:
     from effbook.runs import machine
 
     return {pair: lack for pair in pairs if (lack := machine.missing(pair[0].needs()))}
+
+
+def _make_room(to_do: list) -> None:
+    """Have the folders that the runs write to at hand before the first of them starts."""
+    from effbook import data
+    from effbook.places import ready
+    from effbook.runs.cache import work_root
+    from effbook.runs.records import records_folder
+
+    folders = [records_folder(), work_root()] if to_do else []
+    if any(recipe.datasets() for recipe in to_do):
+        data.manifests()
+        folders.append(data.cache_folder())
+    for folder in folders:
+        ready(folder)
 
 
 def _touched(what: list[str], ran: set, profile: str) -> list[str]:

@@ -161,10 +161,15 @@ def standing_of(paths: Sequence[str]) -> str:
     return next((word for word in ("stale", "rechecked", "measured") if word in found), "")
 
 
-def benches(system: str | None = None) -> list[Bench]:
-    """The lines of one system's ledger, or of all; EffbookError for a system without one."""
+def check_system(system: str | None) -> None:
+    """EffbookError, with near names, unless it is one of the systems or None for all of them."""
     if system is not None and system not in SYSTEMS:
         raise EffbookError(f"there is no system {system!r}", nearest(system, list(SYSTEMS)))
+
+
+def benches(system: str | None = None) -> list[Bench]:
+    """The lines of one system's ledger, or of all; EffbookError for a system without one."""
+    check_system(system)
     found = [bench for bench in _benches.values() if system in (None, bench.system)]
     if not found:
         raise EffbookError(f"{system or 'effbook'} has no bench yet", "choose another system")

@@ -64,7 +64,7 @@ def test_an_interrupt_says_that_the_run_goes_on(door, effbook, monkeypatch):
     monkeypatch.setattr(door, "act", KeyboardInterrupt())
     status, _, err = effbook("run", "tab-0.1")
     assert status == 130
-    assert "the same command again goes on from the last checkpoint" in err
+    assert "interrupted; the same command again goes on with what was not finished" in err
 
 
 def test_bench_prints_ratios_and_check_fails_on_a_missed_figure(door, effbook, monkeypatch):
