@@ -26,7 +26,7 @@ DEVICES: tuple[Device, ...] = get_args(Device)
 
 _ROOT = "effbook"
 NOT_NUMBERS = re.compile(
-    r"effbook(\.(errors|files|chapters|runs(\..+)?|experiments))?"
+    r"effbook(\.(errors|files|places|chapters|runs(\..+)?|experiments))?"
     r"|effbook\.data\.(cache|fetch|manifest|sources)"  # the digests of what they bring are in a recipe's key
     r"|effbook\.experiments\.\w+\.profiles\w*|effbook\.experiments\.shared\.arithmetic"  # the fields chosen are, too
 )
