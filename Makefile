@@ -13,8 +13,9 @@ BIN := $(VENV)/bin
 ENV := $(VENV)/.installed
 STAMPS := _build/stamps
 
-CODE := $(shell find effbook data_manifests -name '*.py' -o -name '*.yaml') pyproject.toml
-PAGES := $(shell find book notebooks -type f -not -name '*.lock' -not -path '*/.ipynb_checkpoints/*') _config.yml _toc.yml
+# What is hidden, compiled or locked is no source.
+CODE := $(shell find effbook data_manifests -type f -not -name '*.pyc' -not -name '*.nb[ic]') pyproject.toml
+PAGES := $(shell find book notebooks -type f -not -name '*.lock' -not -path '*/.*') _config.yml _toc.yml
 TESTS := $(shell find tests -name '*.py')
 
 .DEFAULT_GOAL := book
