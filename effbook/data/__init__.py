@@ -39,22 +39,23 @@ def load_images(
     """Images and labels of a split as arrays, from the cache (nothing is downloaded).
 
     ``images`` uint8 [N, H, W] or [N, H, W, 3]. Sets of image files are cut to ``image_px`` squares, and only those
-    that ``indices`` names are decoded; sets of one size keep it. Raises `EffbookError` if it isn't fetched.
+    that ``indices`` (whole numbers from 0) names are decoded; sets of one size keep it. Raises `EffbookError` if it
+    isn't fetched, is laid out otherwise or holds an image that can't be decoded, and for indices that it lacks.
     """
     from effbook.data import folders, images
 
     described = _described(name, split, "images")
     if described.loader in folders.FOLDER_READERS:
         files = list_images(name, split)
-        chosen = np.arange(len(files)) if indices is None else np.asarray(indices, dtype=np.int64)
+        chosen = _chosen(indices, files, described, split)
         pictures = np.empty((len(chosen), image_px, image_px, 3), dtype=np.uint8)
         for row, index in enumerate(chosen):
             pictures[row] = images.decode(files.paths[index], image_px)
         return ImageSet(images=pictures, labels=files.labels[chosen], classes=files.classes)
-    found = _read(images.ARRAY_READERS[described.loader], described, split, described)
+    found = _labelled(_read(_reader(images.ARRAY_READERS, described), described, split, described), described, split)
     if indices is None:
         return found
-    chosen = np.asarray(indices, dtype=np.int64)
+    chosen = _chosen(indices, found, described, split)
     return ImageSet(images=found.images[chosen], labels=found.labels[chosen], classes=found.classes)
 
 
@@ -65,7 +66,7 @@ def list_images(name: str, split: str) -> ImageFiles:
     described = _described(name, split, "images")
     if described.loader not in folders.FOLDER_READERS:
         raise EffbookError(f"{name} does not lie as image files", "use load_images")
-    return _read(folders.FOLDER_READERS[described.loader], described, split, described)
+    return _labelled(_read(folders.FOLDER_READERS[described.loader], described, split, described), described, split)
 
 
 def load_pairs(name: str, split: str) -> list[Pair]:
@@ -73,7 +74,7 @@ def load_pairs(name: str, split: str) -> list[Pair]:
     from effbook.data import text
 
     described = _described(name, split, "pairs")
-    return _read(text.PAIR_READERS[described.loader], described, split)
+    return _read(_reader(text.PAIR_READERS, described), described, split)
 
 
 def load_instructions(name: str, split: str) -> list[Instruction]:
@@ -81,7 +82,7 @@ def load_instructions(name: str, split: str) -> list[Instruction]:
     from effbook.data import text
 
     described = _described(name, split, "instructions")
-    return _read(text.INSTRUCTION_READERS[described.loader], described, split)
+    return _read(_reader(text.INSTRUCTION_READERS, described), described, split)
 
 
 def _described(name: str, split: str, kind: str) -> Manifest:
@@ -91,6 +92,15 @@ def _described(name: str, split: str, kind: str) -> Manifest:
     if split not in described.splits:
         raise EffbookError(f"{name} has no split {split!r}", f"choose {' or '.join(described.splits)}")
     return described
+
+
+def _reader(readers: dict, described: Manifest):
+    if described.loader not in readers:
+        raise EffbookError(
+            f"the manifest of {described.name} names the loader {described.loader!r}, which reads no {described.kind}",
+            f"use one of {', '.join(readers)}",
+        )
+    return readers[described.loader]
 
 
 def _cached(described: Manifest):
@@ -110,9 +120,12 @@ def _read(reader, described: Manifest, split: str, *more):
     folder = _cached(described)
     try:
         found = reader(folder, split, *more)
-    except (OSError, LookupError, ValueError, RuntimeError) as error:
+    except (EffbookError, MemoryError):
+        raise
+    except Exception as error:  # files of strangers: what a parser raises at them is of every kind
+        why = " ".join(str(error).split()) or type(error).__name__
         raise EffbookError(
-            f"the copy of {described.name} in {folder} is incomplete or laid out otherwise ({error})",
+            f"the copy of {described.name} in {folder} is incomplete or laid out otherwise ({why})",
             f"compare it with {described.homepage}, or run 'effbook data verify {described.name}'",
         ) from error
     wanted = described.splits[split]
@@ -122,3 +135,34 @@ def _read(reader, described: Manifest, split: str, *more):
             f"run 'effbook data verify {described.name}'",
         )
     return found
+
+
+def _labelled(found: ImageSet | ImageFiles, described: Manifest, split: str) -> ImageSet | ImageFiles:
+    """What a reader of images found, if each image has one label, and each label is that of a class."""
+    held = len(found.images if isinstance(found, ImageSet) else found.paths)
+    wrong = ""
+    if held != len(found.labels):
+        wrong = f"{held} images and {len(found.labels)} labels"
+    elif len(found) and (found.labels.min() < 0 or found.labels.max() >= len(found.classes)):
+        wrong = f"labels from {found.labels.min()} to {found.labels.max()} for {len(found.classes)} classes"
+    if wrong:
+        raise EffbookError(
+            f"{described.name} has {wrong} in {split}",
+            f"compare it with {described.homepage}, or run 'effbook data verify {described.name}'",
+        )
+    return found
+
+
+def _chosen(indices: Sequence[int] | None, found: ImageSet | ImageFiles, described: Manifest, split: str) -> np.ndarray:
+    """The indices as int64 [K], all of them where none are given."""
+    if indices is None:
+        return np.arange(len(found))
+    chosen = np.asarray(indices if len(indices) else np.empty(0, dtype=np.int64))
+    if chosen.ndim != 1 or chosen.dtype.kind not in "iu":
+        raise EffbookError(f"indices of {described.name} are not whole numbers in a row", "give whole numbers from 0")
+    if len(chosen) and (chosen.min() < 0 or chosen.max() >= len(found)):
+        raise EffbookError(
+            f"{described.name} has no image {chosen.min() if chosen.min() < 0 else chosen.max()} in {split}",
+            f"choose from 0 to {len(found) - 1}",
+        )
+    return chosen.astype(np.int64)

@@ -64,11 +64,15 @@ def write_stamp(folder: Path, described: Manifest, source_index: int, origins: d
 
 
 def read_stamp(folder: Path) -> dict | None:
+    """What `write_stamp` wrote; None where there is nothing of the kind."""
     try:
         content = json.loads((folder / STAMP).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        whole = content["version"] == STAMP_VERSION and isinstance(content["source"], str)
+        whole = whole and all(isinstance(content[part], dict) for part in ("origins", "files", "links"))
+        whole = whole and all(len(entry) == 3 for entry in content["files"].values())
+    except (OSError, ValueError, LookupError, TypeError):
         return None
-    return content if isinstance(content, dict) and content.get("version") == STAMP_VERSION else None
+    return content if whole else None
 
 
 def is_generated(described: Manifest) -> bool:

@@ -20,9 +20,10 @@ from effbook.data.cache import (
     write_stamp,
 )
 from effbook.data.manifest import File, LocalSource, Manifest, PackageSource, manifest
-from effbook.data.sources import Damaged, Report, SourceError, bring
-from effbook.errors import EffbookError
+from effbook.data.sources import UNPACKING, Damaged, Report, SourceError, bring
+from effbook.errors import EffbookError, system_error
 from effbook.files import leftovers, remove, replace
+from effbook.places import ready
 
 ATTEMPTS = 2  # a broken download is fetched once more
 
@@ -37,9 +38,8 @@ def fetch(name: str, *, progress: bool = False, recheck: bool = False) -> Path:
     described = manifest(name)
     folder = cache_folder() / name
     if is_generated(described):  # drawn in memory by the loaders: an empty folder is all there is
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-    (cache_folder() / ".locks").mkdir(parents=True, exist_ok=True)
+        return ready(folder)
+    (ready(cache_folder()) / ".locks").mkdir(exist_ok=True)
     with FileLock(cache_folder() / ".locks" / f"{name}.lock"):
         sound = not problems(described, folder, rehash=recheck)
         if sound and not (recheck and lacks_optional(described, folder)):
@@ -56,8 +56,11 @@ def fetch(name: str, *, progress: bool = False, recheck: bool = False) -> Path:
                 except Damaged as error:
                     if attempt == ATTEMPTS:
                         failures.append(f"{source}: {error}")
-                except (SourceError, OSError) as error:  # OSError: a full disk, say
+                except SourceError as error:
                     failures.append(f"{source}: {error}")
+                    break
+                except OSError as error:  # a full disk, say
+                    failures.append(f"{source}: {system_error(error).cause}")
                     break
     raise EffbookError(f"{name} could not be fetched ({'; '.join(failures)})", remedy(described))
 
@@ -122,7 +125,7 @@ def _place(file: File, arrived: Path, incoming: Path, staged: Path) -> list[str]
             _unpack(arrived, incoming / "outer", "")
             arrived = incoming / "outer" / file.inner
         paths = _unpack(arrived, target, file.pick)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+    except UNPACKING as error:
         raise Damaged(f"{file.path} cannot be unpacked ({error})") from error
     names = [path.relative_to(staged).as_posix() for path in paths]
     if file.tree_sha256:

@@ -109,9 +109,22 @@ ARRAY_READERS: dict[str, Callable[[Path, str, Manifest], ImageSet]] = {
 
 
 def decode(path: Path, image_px: int) -> np.ndarray:
-    """An image file as uint8 [image_px, image_px, 3]: the shorter side resized (bicubic), then the centre cut out."""
-    with Image.open(path) as opened:
-        picture = opened.convert("RGB")
+    """An image file as uint8 [image_px, image_px, 3]: the shorter side resized (bicubic), then the centre cut out.
+
+    Raises `EffbookError` for a file that is no image, is cut off or is not there.
+    """
+    if image_px < 1:
+        raise EffbookError(f"image_px = {image_px} leaves nothing of an image", "use 1 or more")
+    try:
+        with Image.open(path) as opened:
+            picture = opened.convert("RGB")
+    except MemoryError:
+        raise
+    except Exception as error:  # the decoders of the many formats raise errors of every kind
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise EffbookError(
+            f"the image {path} cannot be decoded ({why})", "fetch the data set again, or put a sound copy in its place"
+        ) from error
     scale = image_px / min(picture.size)
     width, height = (max(image_px, round(side * scale)) for side in picture.size)
     left, top = (width - image_px) // 2, (height - image_px) // 2

@@ -5,6 +5,7 @@ Packages are fetched by the registry's ordinary client with whatever index it is
 
 import http.client
 import importlib.util
+import lzma
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import tarfile
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +22,8 @@ from effbook.data.manifest import LocalSource, PackageSource, Source, UrlSource
 
 CLIENT_SECONDS = 3600
 STALL_SECONDS = 60
+# What a broken archive makes its reader raise; RuntimeError: it is encrypted, or packed by a method that is not known.
+UNPACKING = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
 Report = Callable[[str, int, int | None], None]  # (file, bytes so far, bytes in all)
 
 
@@ -132,7 +136,7 @@ def _take_members(archive: Path, wanted: dict[str, Path]) -> None:
                 if target is not None and entry.isfile():
                     with opened.extractfile(entry) as stream, target.open("wb") as out:
                         shutil.copyfileobj(stream, out, 1 << 20)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+    except UNPACKING as error:
         raise Damaged(f"the package cannot be unpacked ({error})") from error
 
 

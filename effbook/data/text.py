@@ -11,6 +11,7 @@ from effbook.data.generated import toy_pairs
 from effbook.errors import EffbookError
 
 TRIPLE_SEPARATOR = " && "
+LETTERS = ("A", "B", "C", "D")  # of MMLU's choices
 WEBNLG_SPLITS = {"train": "train", "dev": "dev", "test": "test", "test-seen": "test", "test-unseen": "test"}
 
 
@@ -101,9 +102,11 @@ def read_mmlu(folder: Path, split: str) -> list[Instruction]:
         subject = path.stem.removesuffix(f"_{split}").replace("_", " ")
         with path.open(encoding="utf-8", newline="") as stream:
             for question, *choices, answer in csv.reader(stream):
+                if answer not in LETTERS:
+                    raise ValueError(f"{path.name}: the answer {answer!r} is none of {', '.join(LETTERS)}")
                 lines = [
                     question,
-                    *(f"{letter}. {text}" for letter, text in zip("ABCD", choices, strict=True)),
+                    *(f"{letter}. {text}" for letter, text in zip(LETTERS, choices, strict=True)),
                     "Answer:",
                 ]
                 found.append(Instruction(prompt="\n".join(lines), response=answer, category=subject))

@@ -1,5 +1,6 @@
 """Fetching: what is broken is fetched again, what was tampered with is refused, nothing that was there is lost."""
 
+import errno
 import os
 import shutil
 import stat
@@ -237,6 +238,48 @@ def test_an_archive_cannot_write_outside_its_folder(house):
     with pytest.raises(EffbookError, match="cannot be unpacked"):
         data.fetch("thing")
     assert not list(house.cache.parent.rglob("escaped.txt"))
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "encrypted"])
+def test_an_archive_that_cannot_be_unpacked_is_told(house, damage):
+    (house.local / "thing").mkdir()
+    archive = house.local / "thing" / "a.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr("x.txt", GOOD)
+    content = bytearray(archive.read_bytes())
+    if damage == "encrypted":
+        for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # a flag in either of the two headers
+            content[content.index(signature) + offset] |= 1
+    elif damage == "changed":
+        content[60] ^= 255
+    archive.write_bytes(content[:200] if damage == "cut" else content)
+    house.write(sources=[{"kind": "local", "folder": "thing", "files": [{"path": "a.zip", "unpack_to": "here"}]}])
+    with pytest.raises(EffbookError, match=r"a\.zip cannot be unpacked"):
+        data.fetch("thing")
+
+
+@pytest.mark.parametrize("stamp", ["", "[]", "{}", '{"version": 1}', '{"version": 1, "source": "x", "files": 3}'])
+def test_a_damaged_stamp_is_as_good_as_none(house, serve, stamp):
+    url, asked = serve(GOOD)
+    from_address(house, url)
+    folder = data.fetch("thing")
+    (folder / ".effbook.json").write_text(stamp)
+    assert not data.is_cached("thing")
+    data.fetch("thing")
+    assert data.verify("thing") == []
+    assert len(asked) == 2
+
+
+def test_a_full_disk_is_told_by_the_source_that_it_stopped(house, serve, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "/x/a.part")
+
+    url, _ = serve(GOOD)
+    from_address(house, url)
+    monkeypatch.setattr(sys.modules["effbook.data.fetch"], "write_stamp", full)
+    with pytest.raises(EffbookError, match=r"address .*: the disk that /x/a\.part is to be written to is full"):
+        data.fetch("thing")
+    assert not (house.cache / "thing").exists()
 
 
 def test_an_archive_within_the_archive_is_unpacked_where_it_is_meant(house):

@@ -6,6 +6,7 @@ import tarfile
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from effbook import data
@@ -281,3 +282,131 @@ def test_a_fetched_archive_of_images_serves_as_the_folder_does(house):
     house.write(**changed)
     data.fetch("pets")
     assert colours(data.load_images("pets", "test", image_px=8).images) == [RED]
+
+
+def pets(house, **files):
+    """A fetched copy of pets whose test split is `files`: name -> bytes, or None for a picture; all of class 1."""
+    root = house.local / "pets" / "oxford-iiit-pet"
+    for name, content in files.items():
+        picture(root / f"images/{name}.jpg", RED)
+        if content is not None:
+            (root / f"images/{name}.jpg").write_bytes(content)
+    (root / "annotations").mkdir(parents=True)
+    (root / "annotations/test.txt").write_text("".join(f"{name} 1 1 1\n" for name in files))
+    house.borrow("pets", {"test": len(files)})
+    data.fetch("pets")
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "cut", "bomb"])
+def test_an_image_that_cannot_be_decoded_is_named(house, monkeypatch, damage):
+    picture(house.local / "whole.jpg", RED, (400, 300))
+    whole = (house.local / "whole.jpg").read_bytes()
+    content = {"empty": b"", "text": b"no image", "cut": whole[: len(whole) // 2], "bomb": whole}[damage]
+    if damage == "bomb":
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    pets(house, good_1=None, bad_1=content)
+    if damage != "bomb":
+        assert len(data.load_images("pets", "test", image_px=8, indices=[0])) == 1
+    with pytest.raises(EffbookError, match=r"the image .*/images/bad_1\.jpg cannot be decoded .*; fetch"):
+        data.load_images("pets", "test", image_px=8, indices=[1])
+
+
+def test_an_image_that_is_listed_but_not_there_is_named(house):
+    pets(house, good_1=None, lost_1=None)
+    (house.local / "pets/oxford-iiit-pet/images/lost_1.jpg").unlink()
+    with pytest.raises(EffbookError, match=r"lost_1\.jpg cannot be decoded"):
+        data.load_images("pets", "test", image_px=8)
+
+
+def test_no_pixel_is_no_image(house):
+    pets(house, good_1=None)
+    with pytest.raises(EffbookError, match="image_px = 0 leaves nothing"):
+        data.load_images("pets", "test", image_px=0)
+
+
+@pytest.mark.parametrize(
+    ("indices", "words"),
+    [
+        ([-1], "has no image -1 in test; choose from 0 to 199"),
+        ([0, 200], "has no image 200 in test"),
+        ([0.5], "not whole numbers"),
+        (np.ones(200, dtype=bool), "not whole numbers"),
+        ([[0, 1]], "not whole numbers"),
+    ],
+)
+def test_indices_beyond_the_images_are_refused(indices, words):
+    with pytest.raises(EffbookError, match=words):
+        data.load_images("toy-shapes", "test", indices=indices)
+
+
+def test_no_indices_are_no_images():
+    assert data.load_images("toy-shapes", "test", indices=[]).images.shape == (0, 32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ([0, 10], "labels from 0 to 10 for 10 classes"),
+        ([-1, 3], "labels from -1 to 3 for 10 classes"),
+        ([1, 2, 3], "3 items in test where its manifest counts 2"),
+        ([1, "two"], "laid out otherwise"),
+        ({"a": 1}, "laid out otherwise"),
+    ],
+)
+def test_labels_that_are_wrong_are_told(house, labels, words):
+    house.borrow_whole("cifar10")
+    described = data.manifest("cifar10").model_dump(mode="json")
+    source = {"kind": "local", "folder": "sheets", "files": [{"path": "test_batch.png"}, {"path": "test_lables.json"}]}
+    (house.local / "sheets").mkdir()
+    (house.local / "sheets" / "test_lables.json").write_text(json.dumps(labels))
+    Image.fromarray(np.zeros((2, 1024, 3), dtype=np.uint8)).save(house.local / "sheets" / "data_batch_1.png")
+    Image.fromarray(np.zeros((2, 1024, 3), dtype=np.uint8)).save(house.local / "sheets" / "test_batch.png")
+    source["files"].append({"path": "data_batch_1.png"})
+    house.write(**described | {"splits": {"test": 2}, "sources": [source]})
+    data.fetch("cifar10")
+    with pytest.raises(EffbookError, match=words):
+        data.load_images("cifar10", "test")
+
+
+def test_images_without_a_label_each_are_told(house):
+    images = np.zeros((3, 8, 8), dtype=np.uint8)
+    (house.local / "mnist").mkdir()
+    header = b"\0\0\x08"
+    names = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+    contents = (
+        header + b"\3" + np.array([3, 8, 8], ">i4").tobytes() + images.tobytes(),
+        header + b"\1" + np.array([2], ">i4").tobytes() + bytes([9, 4]),
+    )
+    for name, content in zip(names, contents, strict=True):
+        (house.local / "mnist" / name).write_bytes(content)
+    source = {"kind": "local", "folder": "mnist", "files": [{"path": name} for name in names]}
+    described = yaml.safe_load((house.real_manifests / "mnist.yaml").read_text())
+    house.write(**described | {"splits": {"test": 2}, "sources": [source]})
+    data.fetch("mnist")
+    with pytest.raises(EffbookError, match="mnist has 3 images and 2 labels in test"):
+        data.load_images("mnist", "test")
+
+
+@pytest.mark.parametrize("content", [b"", b"\0\0\x08\3\0\0", b"\0\0\x0d\1\0\0\0\1", b"\0\0\x08\1\0\0\0\x09ab"])
+def test_an_idx_file_that_is_cut_off_is_told(house, content):
+    (house.local / "mnist").mkdir()
+    names = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+    for name in names:
+        (house.local / "mnist" / name).write_bytes(content)
+    source = {"kind": "local", "folder": "mnist", "files": [{"path": name} for name in names]}
+    described = yaml.safe_load((house.real_manifests / "mnist.yaml").read_text())
+    house.write(**described | {"splits": {"test": 2}, "sources": [source]})
+    data.fetch("mnist")
+    with pytest.raises(EffbookError, match=r"mnist|idx file"):
+        data.load_images("mnist", "test")
+
+
+def test_photos_of_scenes_are_no_images_with_labels():
+    with pytest.raises(EffbookError, match="fox holds scenes, not images"):
+        data.load_images("fox", "scenes")
+
+
+def test_a_loader_of_another_kind_is_told(house):
+    house.write(kind="images", loader="webnlg", splits={"train": 1})
+    with pytest.raises(EffbookError, match="names the loader 'webnlg', which reads no images; use one of cifar"):
+        data.load_images("thing", "train")

@@ -52,7 +52,8 @@ NAMED = [
 ]
 POSED = {"colmap", "synthetic", "ngp", "dl3dv", "arkit"}  # read by the scenes of CompGS
 READERS = {
-    "images": {*ARRAY_READERS, *FOLDER_READERS, *POSED},
+    "images": {*ARRAY_READERS, *FOLDER_READERS},
+    "scenes": POSED,
     "pairs": set(PAIR_READERS),
     "instructions": set(INSTRUCTION_READERS),
     "weights": {"timm", "transformers", "gguf", "vit-onnx", "lpips"},
@@ -70,7 +71,7 @@ def test_every_manifest_validates_and_names_a_reader_that_exists(name):
     assert described.loader in READERS[described.kind]
     assert described.citation
     assert described.licence
-    if described.kind in ("images", "pairs", "instructions"):
+    if described.kind in ("images", "scenes", "pairs", "instructions"):
         assert described.splits
 
 

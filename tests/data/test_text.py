@@ -5,6 +5,7 @@ import json
 import tarfile
 
 import pytest
+import yaml
 
 from effbook import data
 from effbook.data.text import read_webnlg
@@ -121,3 +122,32 @@ def test_mmlu_is_read_from_one_csv_a_subject(house):
     found = data.load_instructions("mmlu", "test")[0]
     assert found.prompt == 'What, then, is "F"?\nA. ma\nB. mv\nC. mg\nD. m\nAnswer:'
     assert (found.response, found.category) == ("A", "high school physics")
+
+
+BROKEN_TEXT = [
+    ("webnlg", "en/test/1triples/A.xml", "<benchmark><entries>", "no element found"),
+    ("webnlg", "en/test/1triples/A.xml", "<b><entry category='A'><lex><text>x</text></lex></entry></b>", "NoneType"),
+    ("e2e", "testset_w_refs.csv", "meaning,text\na,b\n", "mr"),
+    ("dart", "dart-v1.1.1-full-test.json", "[1, 2]", "not subscriptable"),
+    ("dart", "dart-v1.1.1-full-test.json", '[{"tripleset": [["a"]], "annotations": []}]', "out of range"),
+    ("dart", "dart-v1.1.1-full-test.json", "{", "property name"),
+    ("mmlu", "data/test/law_test.csv", "What?,1,2,3,4,E\n", "the answer 'E' is none of A, B, C, D"),
+    ("mmlu", "data/test/law_test.csv", "What?,1,2,3,A\n", "zip"),
+    ("mmlu", "data/test/law_test.csv", "\n", "not enough values"),
+    ("mmlu", "data/test/law_test.csv", f"{'x' * 200_000},1,2,3,4,A\n", "field larger than field limit"),
+]
+
+
+@pytest.mark.parametrize(("name", "file", "content", "words"), BROKEN_TEXT)
+def test_a_text_that_is_not_in_its_format_is_one_sentence(house, name, file, content, words):
+    (house.local / "x" / file).parent.mkdir(parents=True)
+    (house.local / "x" / file).write_text(content)
+    described = yaml.safe_load((house.real_manifests / f"{name}.yaml").read_text())
+    source = {"kind": "local", "folder": "x", "needs": [file.partition("/")[0]]}
+    house.write(**described | {"splits": {"test": 1}, "sources": [source]})
+    data.fetch(name)
+    load = data.load_instructions if name == "mmlu" else data.load_pairs
+    with pytest.raises(EffbookError, match=f"the copy of {name} in .* is incomplete or laid out otherwise") as caught:
+        load(name, "test")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -87,7 +87,7 @@ def transforms(path, names, **told):
 def test_every_data_set_of_photos_has_a_manifest_that_counts_its_scenes():
     for name in PHOTOS:
         described = data.manifest(name)
-        assert described.kind == "images"
+        assert described.kind == "scenes"
         assert described.loader == DATASETS[name].layout
         assert described.splits == {"scenes": scene_count(name, "all")}
 
