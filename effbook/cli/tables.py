@@ -7,6 +7,7 @@ from effbook.runs.bench import Line, standing_of
 from effbook.runs.machine import GIB
 from effbook.runs.plan import Plan
 from effbook.runs.progress import duration
+from effbook.runs.prune import Item
 
 
 def show_plan(plan: Plan, profile: str) -> None:
@@ -65,3 +66,25 @@ def show_ledger(lines: list[Line]) -> None:
             cells = (f"{r.value:.3f}{spread}", line.bench.threshold, mark, line.bench.reported, sides)
         table.add_row(line.bench.system, line.bench.name, *cells)
     Console().print(table)
+
+
+def show_cache(items: list[Item]) -> None:
+    """What lies in the caches beside records, the largest first of each state."""
+    table = Table()
+    for column, side in (("state", "left"), ("size", "right"), ("what", "left"), ("recipe", "left"), ("made", "left")):
+        table.add_column(column, justify=side)
+    sized = [(item.state, item.size_bytes, item) for item in items]
+    for state, size_bytes, item in sorted(sized, key=lambda one: (one[0], -one[1])):
+        table.add_row(state, size(size_bytes), item.what, item.recipe, item.created[:16].replace("T", " "))
+    console = Console()
+    if items:
+        console.print(table)
+    console.print(f"{len(items)} things, {size(sum(one[1] for one in sized))}.", highlight=False)
+
+
+def size(size_bytes: int) -> str:
+    """Bytes for people: "31 B", "1.5 MiB"."""
+    amount, units = float(size_bytes), ["B", "KiB", "MiB", "GiB"]
+    while amount >= 1024 and len(units) > 1:
+        amount, units = amount / 1024, units[1:]
+    return f"{amount:.0f} {units[0]}" if units[0] == "B" or amount >= 100 else f"{amount:.1f} {units[0]}"

@@ -14,7 +14,7 @@ from effbook.errors import EffbookError
 from effbook.exhibits.measure import Table, mean_by, measured
 from effbook.exhibits.register import exhibit
 from effbook.exhibits.schema import Cell, Claim, Exhibit, Operand, Sum, Test
-from effbook.runs.records import summarise
+from effbook.runs.summary import summarise
 
 Verdict = Literal["holds", "fails", "undecided", "not run"]
 VERDICTS: tuple[Verdict, ...] = ("holds", "fails", "undecided", "not run")

@@ -18,6 +18,7 @@ from effbook.runs.code import Sources
 from effbook.runs.profiles import check_profile
 from effbook.runs.recipe import Recipe
 from effbook.runs.records import Record
+from effbook.runs.summary import summarise
 
 State = Literal["measured", "partial", "not run", "no value", "no run", "none"]
 ExhibitState = Literal["measured", "partly", "stale", "not run", "no run", "waiting", "drawing"]
@@ -62,12 +63,12 @@ class Measured:
     @property
     def value(self) -> float | None:
         """The mean over draws."""
-        return records.summarise(list(self.by_draw.values())).mean if self.by_seed else None
+        return summarise(list(self.by_draw.values())).mean if self.by_seed else None
 
     @property
     def half_width(self) -> float | None:
         """Half the 95 % t-interval of the mean; None for fewer than two draws."""
-        return records.summarise(list(self.by_draw.values())).half_width if self.by_seed else None
+        return summarise(list(self.by_draw.values())).half_width if self.by_seed else None
 
 
 def mean_by(by_seed: dict[int, float], draws: dict[int, int]) -> dict[int, float]:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from effbook.errors import EffbookError
 from effbook.runs import machine, records
+from effbook.runs.code import Sources
 from effbook.runs.execute import execute
 from effbook.runs.progress import Display, duration
 from effbook.runs.recipe import Recipe
@@ -37,7 +38,8 @@ def execute_all(pairs: Sequence[Pair], *, jobs: int = 1, fresh: bool = False, qu
             done[recipe, profile] = found
     to_do = [pair for pair in dict.fromkeys(pairs) if pair not in done]
     if done:
-        stale = sum(records.is_stale(record) for record in done.values())
+        sources = Sources()
+        stale = sum(records.is_stale(record, sources) for record in done.values())
         note = f", {stale} of them stale: --fresh recomputes them" if stale else ""
         display.say(f"{len(done)} of {len(done) + len(to_do)} runs are recorded{note}")
     since = datetime.now(UTC) if fresh else None  # of the whole batch: runs that share a training train it once

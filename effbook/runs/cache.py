@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import platformdirs
 from filelock import FileLock, Timeout
@@ -97,23 +97,24 @@ def place_of(kind: str, parts: dict[str, Any]) -> Path:
 
 
 @contextmanager
-def holding(place: Path, display: Display | None = None) -> Iterator[None]:
-    """Hold the lock of a result or a record at a place; whoever dies while holding it releases it.
-
-    Without a display another process is not waited for: filelock.Timeout tells that it works there.
-    """
-    lock = FileLock(locks_folder(place.parent) / f"{place.stem}.lock")
+def holding(place: Path, display: Display) -> Iterator[None]:
+    """Hold the lock of a result or a record at a place; whoever dies while holding it releases it."""
+    locks_folder(place.parent)
+    lock = FileLock(lock_path(place))
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        if display is None:
-            raise
         display.say(f"another process computes {place.stem}; waiting for it")
         lock.acquire()
     try:
         yield
     finally:
         lock.release()
+
+
+def lock_path(place: Path) -> Path:
+    """The lock of a result or a record at a place."""
+    return place.parent / ".locks" / f"{place.stem}.lock"
 
 
 def locks_folder(folder: Path) -> Path:
@@ -136,13 +137,18 @@ def stamp_of(place: Path) -> Stamp | None:
 
 def holds(stamp: Stamp, of: Coded, fresh_since: datetime | None) -> bool:
     """Whether a kept result may be taken: it is not older than `fresh_since`, and its code holds as a record's does."""
-    if not is_fresh(stamp.created, fresh_since):
-        return False
-    now = Sources().fingerprint(of.modules(), stamp.accelerator)
+    return is_fresh(stamp.created, fresh_since) and standing(stamp, of.modules()) != "stale"
+
+
+def standing(
+    stamp: Stamp, modules: tuple[str, ...], sources: Sources | None = None
+) -> Literal["measured", "rechecked", "stale"]:
+    """Whether the code that is here made a result, or a recheck of its recipe attests it, or neither."""
+    now = (sources or Sources()).fingerprint(modules, stamp.accelerator)
     if now == stamp.fingerprint:
-        return True
+        return "measured"
     found = attest.find(machine.records_folder(), stamp.recipe, stamp.fields, stamp.fingerprint, now)
-    return found is not None and found.agrees
+    return "rechecked" if found is not None and found.agrees else "stale"
 
 
 def now() -> str:

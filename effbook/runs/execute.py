@@ -6,9 +6,10 @@ import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from effbook.errors import EffbookError
-from effbook.files import leftovers, remove, write_atomically
+from effbook.files import write_atomically
 from effbook.runs import cache, machine, records
 from effbook.runs.code import DEVICES, Device, Sources
 from effbook.runs.context import Context
@@ -79,8 +80,7 @@ def _obtain(
     with cache.holding(path, display):
         if (found := look()) is not None:  # another process wrote it while we waited
             return found
-        for left in leftovers(path):
-            remove(left)
+        records.clear(path)
         with display.live():
             return _compute(recipe, profile, fresh_since, display)
 
@@ -93,7 +93,13 @@ def _compute(recipe: Recipe, profile: str, fresh_since: datetime | None, display
         for name in recipe.datasets():
             data.fetch(name, progress=not display.quiet)
     folder = work_folder(recipe, profile)
-    fresh_since = _prepare(folder, " ".join(one for one, _ in code.values()), fresh_since, display)
+    about = {
+        "record": str(records.path_of(recipe, profile)),
+        "fingerprint": " ".join(one for one, _ in code.values()),
+        "packages": machine.packages(),
+        "device": machine.device(),
+    }
+    fresh_since = _prepare(folder, about, fresh_since, display)
     context = surroundings(profile, folder, display, fresh_since)
     with PeakMemory() as peak:
         context.peak_bytes = lambda: peak.size_bytes
@@ -133,14 +139,13 @@ def work_folder(recipe: Recipe, profile: str) -> Path:
     return cache.work_root() / f"{profile}-{recipe.name}-{recipe.key}-{where}"
 
 
-def _prepare(folder: Path, code: str, fresh_since: datetime | None, display: Display) -> datetime | None:
-    """Make the work folder, emptied unless what is in it comes from the same code, packages and device.
+def _prepare(folder: Path, about: dict[str, Any], fresh_since: datetime | None, display: Display) -> datetime | None:
+    """Make the work folder, emptied unless what is in it is told to be about the same code, packages and device.
 
     A fresh run goes on only from an interrupted fresh run: it is to be fresh from its first step. Returns since when
     the run is fresh: for one that goes on, since the interrupted one was asked for.
     """
     stamp = folder / "stamp.json"
-    wanted = {"fingerprint": code, "packages": machine.packages(), "device": machine.device()}
     if folder.exists():
         try:
             found = json.loads(stamp.read_text())
@@ -148,11 +153,11 @@ def _prepare(folder: Path, code: str, fresh_since: datetime | None, display: Dis
         except (OSError, ValueError, AttributeError):
             found, since = {}, None
         found.pop("fresh_since", None)
-        if found == wanted and (since or not fresh_since):
+        if found == about and (since or not fresh_since):
             return since
-        if found != wanted:
+        if found != about:
             display.say("an interrupted run was made by other code, packages or device; it starts anew")
         shutil.rmtree(folder)
-    told = wanted | {"fresh_since": fresh_since.isoformat() if fresh_since else None}
+    told = about | {"fresh_since": fresh_since.isoformat() if fresh_since else None}
     write_atomically(stamp, json.dumps(told))
     return fresh_since

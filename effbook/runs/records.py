@@ -4,15 +4,13 @@ import hashlib
 import json
 import math
 import shutil
-import statistics
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from effbook.errors import EffbookError
-from effbook.files import placed, write_atomically
+from effbook.files import leftovers, placed, remove, write_atomically
 from effbook.runs import attest, machine
 from effbook.runs.cache import Taken, now
 from effbook.runs.code import Device, Sources
@@ -203,11 +201,30 @@ def write(
         del content["provenance"]["taken"]
     keep_code(fingerprint, modules)
     write_atomically(path, json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
-    wanted = {path.parent / entry.path for entry in artifacts.values()}
-    for old in path.with_suffix("").glob("*"):
-        if old not in wanted:  # an artifact of the record replaced
-            old.unlink()
+    clear(path)
     return record
+
+
+def clear(path: Path) -> None:
+    """Remove what is left of earlier runs of a record; the caller holds its lock."""
+    for left in [*leftovers(path), *unnamed_artifacts(path)]:
+        remove(left)
+    folder = path.with_suffix("")
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def unnamed_artifacts(path: Path) -> list[Path]:
+    """Files in a record's folder of artifacts that it doesn't name: of a record replaced, or of one never written."""
+    folder = path.with_suffix("")
+    if not folder.is_dir():
+        return []
+    try:
+        entries = read(path).artifacts.values() if path.exists() else ()
+    except EffbookError:  # nobody knows what a damaged record names
+        return []
+    named = {path.parent / entry.path for entry in entries}
+    return sorted(file for file in folder.iterdir() if file not in named)
 
 
 Standing = Literal["measured", "rechecked", "stale"]
@@ -256,31 +273,6 @@ def keep_code(fingerprint: str, modules: dict[str, str]) -> None:
     path = code_path(fingerprint)
     if not path.exists():
         write_atomically(path, json.dumps(modules, indent=1, sort_keys=True) + "\n")
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Mean over seeds; the half-width of the 95 % t-interval is None for fewer than two values."""
-
-    mean: float
-    half_width: float | None
-    n: int
-
-    def __iter__(self):
-        return iter((self.mean, self.half_width, self.n))
-
-
-def summarise(values: list[float]) -> Summary:
-    """Mean, half-width of the 95 % t-interval and count of the values of several seeds."""
-    if not values:
-        raise EffbookError("there are no values to summarise", "run the recipe first")
-    n = len(values)
-    mean = statistics.fmean(values)
-    if n < 2:
-        return Summary(mean, None, n)
-    from scipy.special import stdtrit  # Student's quantile; scipy.stats takes a second to import
-
-    return Summary(mean, float(stdtrit(n - 1, 0.975)) * statistics.stdev(values) / math.sqrt(n), n)
 
 
 def _check(recipe: Recipe, result: Result) -> None:

@@ -1,7 +1,6 @@
 """Records are read back with suspicion."""
 
 import json
-import math
 
 import pytest
 from tiny_recipe import Tiny
@@ -74,12 +73,3 @@ def test_an_artifact_that_was_changed_is_told(content):
 def test_all_records_are_those_of_the_profile(content):
     assert [record.key for record in records.all_records("smoke")] == [Tiny().key]
     assert records.all_records("paper") == []
-
-
-def test_the_interval_is_students_at_95_percent():
-    mean, half_width, n = records.summarise([1.0, 2.0, 3.0])
-    assert (mean, n) == (2.0, 3)
-    assert half_width == pytest.approx(4.302652729911275 / math.sqrt(3))  # t(0.975, 2) from a printed table
-    assert tuple(records.summarise([4.0])) == (4.0, None, 1)
-    with pytest.raises(EffbookError):
-        records.summarise([])

@@ -1,0 +1,17 @@
+"""Means and intervals over seeds."""
+
+import math
+
+import pytest
+
+from effbook.errors import EffbookError
+from effbook.runs.summary import summarise
+
+
+def test_the_interval_is_students_at_95_percent():
+    mean, half_width, n = summarise([1.0, 2.0, 3.0])
+    assert (mean, n) == (2.0, 3)
+    assert half_width == pytest.approx(4.302652729911275 / math.sqrt(3))  # t(0.975, 2) from a printed table
+    assert tuple(summarise([4.0])) == (4.0, None, 1)
+    with pytest.raises(EffbookError):
+        summarise([])
