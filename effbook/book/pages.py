@@ -20,19 +20,19 @@ what we found while reproducing. `effbook exhibits --json` prints the same list 
 def write_generated(stage: Path, *, profile: str, version: str) -> None:
     """Write the generated pages into the staging folder."""
     from effbook import exhibits
-    from effbook.exhibits.measure import looking
     from effbook.runs import bench as ledger
 
-    listed, known, where = exhibits.exhibits_json(), exhibits.register(), places(stage)
+    look = exhibits.Look()
+    listed, known, where = exhibits.entries(look=look), exhibits.register(), places(stage)
     book = stage / "book"
     _write(book / "exhibits.md", EXHIBITS_INTRO + raw(exhibits_html(listed, profile=profile, where=where)))
     _write(book / "errata.md", errata_page(list(known.values()), listed, where))
-    with looking():
-        for chapter in CHAPTERS:
-            found = [one for one in known.values() if one.chapter == chapter]
-            _write(book / "printed" / f"{chapter}.md", printed_page(chapter, found, listed, where, profile=profile))
+    for chapter in CHAPTERS:
+        found = [one for one in known.values() if one.chapter == chapter]
+        page = printed_page(chapter, found, listed, where, profile=profile, look=look)
+        _write(book / "printed" / f"{chapter}.md", page)
     for folder in sorted(path.parent for path in book.glob("*/runs.md")):  # included by a chapter's page
-        chapter = [one for one in listed if folder.name in one["systems"]]
+        chapter = [one for one in listed if folder.name in one.systems]
         table = exhibits_html(chapter, profile=profile, where=where, root="../../", filters=False)
         _write(folder / "verdicts.md", raw(table))
         _write(folder / "bench.md", bench_table(ledger.recorded(folder.name)))

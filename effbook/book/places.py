@@ -7,6 +7,8 @@ from pathlib import Path
 import nbformat
 import yaml
 
+from effbook.exhibits.listing import Entry
+
 HIDDEN = {"remove-cell", "remove-output"}
 ANCHOR = re.compile(r'<div class="eff-exhibit" id="([^"]+)">')
 
@@ -18,21 +20,21 @@ class Places:
     shown: dict[str, set[str]]  # the notebooks' pages, without suffix, with the exhibits that each shows
     pages: set[str]  # all pages that the table of contents names
 
-    def notebook(self, one: dict) -> str | None:
+    def notebook(self, one: Entry) -> str | None:
         """Its place in its notebook, or that notebook's page where it does not show it; None where there is none."""
-        page = one["notebook"].removesuffix(".ipynb")
+        page = one.notebook.removesuffix(".ipynb")
         if page not in self.shown:
             return None
-        return f"{page}.html#{one['id']}" if one["id"] in self.shown[page] else f"{page}.html"
+        return f"{page}.html#{one.id}" if one.id in self.shown[page] else f"{page}.html"
 
-    def printed(self, one: dict) -> str | None:
+    def printed(self, one: Entry) -> str | None:
         """Its place on its chapter's page of what is printed."""
-        page = f"book/printed/{one['chapter']}"
-        return f"{page}.html#{one['id']}" if page in self.pages else None
+        page = f"book/printed/{one.chapter}"
+        return f"{page}.html#{one.id}" if page in self.pages else None
 
-    def errata(self, one: dict) -> str | None:
+    def errata(self, one: Entry) -> str | None:
         """Its errata on the page of all."""
-        return f"book/errata.html#{one['id']}" if one["errata"] and "book/errata" in self.pages else None
+        return f"book/errata.html#{one.id}" if one.errata and "book/errata" in self.pages else None
 
 
 def toc_files(root: Path) -> list[str]:

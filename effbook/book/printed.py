@@ -5,9 +5,11 @@ from html import escape
 
 from effbook.book.places import Places
 from effbook.chapters import CHAPTERS, TITLES
-from effbook.exhibits.page import STYLE, printed_html
+from effbook.exhibits.html import STYLE, printed_html
+from effbook.exhibits.listing import KINDS, Entry
+from effbook.exhibits.look import Look
 from effbook.exhibits.schema import Exhibit
-from effbook.exhibits.tables import KINDS, reading_text
+from effbook.exhibits.text import reading_text
 
 PRINTED_INTRO = """\
 # {title}, as printed
@@ -28,9 +30,12 @@ through a machine that read the PDF, and {readings} places were set right from t
 """
 
 
-def printed_page(chapter: str, found: list[Exhibit], listed: list[dict], where: Places, *, profile: str) -> str:
+def printed_page(
+    chapter: str, found: list[Exhibit], listed: list[Entry], where: Places, *, profile: str, look: Look | None = None
+) -> str:
     """A chapter's page, as MyST: its exhibits in full, in the dissertation's order."""
-    entries = {one["id"]: one for one in listed}
+    look = look or Look()
+    entries = {one.id: one for one in listed}
     kinds = [sum(one.kind == kind for one in found) for kind in KINDS]
     words = [f"{n} {word}{'s' if n > 1 else ''}" for n, word in zip(kinds, KINDS[:2], strict=False) if n]
     words += [f"{kinds[2]} with numbers that stand in prose only"] * bool(kinds[2])
@@ -38,7 +43,7 @@ def printed_page(chapter: str, found: list[Exhibit], listed: list[dict], where: 
     for one in in_order(found):
         notebook, errata = where.notebook(entries[one.id]), where.errata(entries[one.id])
         links = f'<a href="../../{notebook}">in its notebook</a>' if notebook else ""
-        html = printed_html(one.id, profile, links=links, errata=f"../../{errata}" if errata else "")
+        html = printed_html(one.id, profile, links=links, errata=f"../../{errata}" if errata else "", look=look)
         anchor = raw(f'<span class="eff-anchor" id="{escape(one.id)}"></span>')  # above the heading, to show it too
         parts += [anchor, f"## {plain(name_of(one.id))}: {plain(one.title)}\n\n", raw(html)]
     return "".join(parts)
@@ -67,9 +72,9 @@ def name_of(exhibit_id: str) -> str:
     return f"{ {'tab': 'Table', 'fig': 'Figure', 'prose': 'Prose of section'}[kind] } {number.partition('-')[0]}"
 
 
-def errata_page(known: list[Exhibit], listed: list[dict], where: Places) -> str:
+def errata_page(known: list[Exhibit], listed: list[Entry], where: Places) -> str:
     """The page of all errata, as MyST, by chapter and exhibit; and apart, what was set right in the text we read."""
-    entries = {one["id"]: one for one in listed}
+    entries = {one.id: one for one in listed}
     wrong, read = [one for one in known if one.errata], [one for one in known if one.set_right]
     parts = [
         ERRATA_INTRO.format(

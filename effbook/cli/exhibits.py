@@ -21,7 +21,7 @@ def exhibits(
     chapter: Chapter = None,
     kind: Annotated[str | None, typer.Option(help="table, figure or prose.")] = None,
     state: Annotated[
-        str | None, typer.Option(help="measured, partly, stale, not run, no run, waiting or drawing.")
+        str | None, typer.Option(help="measured, rechecked, partly, stale, not run, no run, waiting or drawing.")
     ] = None,
     verdict: Annotated[str | None, typer.Option(help="holds, fails, undecided or not run.")] = None,
 ) -> None:
@@ -31,8 +31,8 @@ def exhibits(
 
     words = {"chapter": chapter, "kind": kind, "state": state, "verdict": verdict}
     if as_json:
-        fit = rooms.chosen(rooms.exhibits_json(), check_profile(profile), **words)
-        typer.echo(json.dumps(fit, indent=1))
+        fit = rooms.chosen(rooms.entries(), check_profile(profile), **words)
+        typer.echo(json.dumps([one.model_dump(mode="json") for one in fit], indent=1))
     else:
         rooms.show_exhibits(profile, **words)
 
@@ -61,7 +61,7 @@ def reported(exhibit_id: ExhibitId, csv: Csv = False) -> None:
 
 
 def measured(exhibit_id: ExhibitId, csv: Csv = False, profile: Profile = "mini") -> None:
-    """What our records say: exhibit,row,column,value,unit,seeds,spread,record."""
+    """What our records say: exhibit,row,column,value,unit,seeds,spread,record,state."""
     from effbook import exhibits as rooms
 
     if not csv:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from effbook.errors import EffbookError
+from effbook.exhibits.look import Look
 from effbook.exhibits.measure import Table, mean_by, measured
 from effbook.exhibits.register import exhibit
 from effbook.exhibits.schema import Cell, Claim, Exhibit, Operand, Sum, Test
@@ -88,7 +89,13 @@ def verdict(claim: Claim | str, of: Exhibit | str, profile: str) -> Verdict:
 
 
 def judge(
-    claim: Claim | str, of: Exhibit | str, profile: str, table: Table | None = None, others: Sequence[Table] = ()
+    claim: Claim | str,
+    of: Exhibit | str,
+    profile: str,
+    table: Table | None = None,
+    others: Sequence[Table] = (),
+    *,
+    look: Look | None = None,
 ) -> Judgement:
     """The verdict on a claim with all that it rests on; `table` and `others`, if given, stand for the records."""
     found = exhibit(of) if isinstance(of, str) else of
@@ -97,13 +104,14 @@ def judge(
         if claim not in known:
             raise EffbookError(f"{found.id} has no claim {claim!r}", f"it has {', '.join(known) or 'none'}")
         claim = found.claim(claim)
-    own = table or measured(found, profile)
+    look = look or Look()
+    own = table or measured(found, profile, look)
     seen: dict[str, Table] = {found.id: own, **{other.exhibit.id: other for other in others}}
 
     def tables(exhibit_id: str | None) -> Table:
         name = exhibit_id or found.id
         if name not in seen:
-            seen[name] = measured(name, profile)
+            seen[name] = measured(name, profile, look)
         return seen[name]
 
     arithmetic = all(tables(c.exhibit).cell(c.row, c.column).exact for test in claim.tests for c in test.cells)
@@ -114,6 +122,12 @@ def judge(
     return Judgement(
         claim=claim, profile=profile, verdict=_join(claim, outcomes), outcomes=outcomes, arithmetic=arithmetic
     )
+
+
+def judgements(table: Table, look: Look | None = None) -> list[Judgement]:
+    """Every claim of the exhibit, judged."""
+    look = look or Look()
+    return [judge(claim, table.exhibit, table.profile, table, look=look) for claim in table.exhibit.claims]
 
 
 def _join(claim: Claim, outcomes: tuple[Outcome, ...]) -> Verdict:

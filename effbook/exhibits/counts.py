@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from effbook.exhibits.measure import as_printed, in_full
 from effbook.exhibits.register import exhibit, recipe_of
+from effbook.exhibits.text import as_printed, in_full
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from effbook.exhibits.look import Look
 from effbook.exhibits.measure import Table, measured
 from effbook.exhibits.schema import Column, Exhibit, Row
 from effbook.exhibits.theme import INK, themed
@@ -14,14 +15,14 @@ MOST_ROWS = 14
 
 
 def reported_beside_measured(
-    exhibit_id: str | Exhibit, profile: str, columns: Sequence[str] | None = None
+    exhibit_id: str | Exhibit, profile: str, columns: Sequence[str] | None = None, look: Look | None = None
 ) -> Figure | None:
     """A figure with one row of panels a column: the reported values, and the measured ones with their 95 % intervals.
 
     Under `paper` both stand on one axis; under any other profile each has its own, for the values are not comparable.
     `columns` are ids; by default the first that are measured, or reported if none is. None if there is nothing to draw.
     """
-    table = measured(exhibit_id, profile)
+    table = measured(exhibit_id, profile, look)
     with themed():
         if table.exhibit.draw:
             return _curves(table)
@@ -147,9 +148,9 @@ def _curves(table: Table) -> Figure | None:
     return figure
 
 
-def alt_text(exhibit_id: str | Exhibit, profile: str) -> str:
+def alt_text(exhibit_id: str | Exhibit, profile: str, look: Look | None = None) -> str:
     """What the plot shows, in words with its numbers."""
-    table = measured(exhibit_id, profile)
+    table = measured(exhibit_id, profile, look)
     drawn = {c.id for c in (table.exhibit.columns if table.exhibit.draw else _columns(table, None))}
     cells = [each for each in table.with_values() if each[1].id in drawn]
     if not cells:

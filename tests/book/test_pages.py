@@ -10,7 +10,8 @@ from effbook.book.overview import exhibits_html
 from effbook.book.places import Places, toc_files
 from effbook.book.site import repository_root
 from effbook.chapters import CHAPTERS
-from effbook.exhibits import exhibits_json, register
+from effbook.exhibits import entries, register
+from effbook.exhibits.listing import Entry
 
 ENTRY = {
     "threshold": "<= 1.05",
@@ -19,7 +20,8 @@ ENTRY = {
     "ratio": {"value": 1.0649, "low": 1.01, "high": 1.1, "a": 1234.4, "b": 1159.2, "unit": "ms", "pairs": 15},
     "provenance": {"device": "two cores", "threads": 2},
 }
-STATES = {"mini": {"runs": 6, "recorded": 4, "stale": 1, "state": "partly"}, "paper": {"recorded": 0}}
+NONE = {"runs": 0, "recorded": 0, "rechecked": 0, "stale": 0, "state": "no run"}
+STATES = {"mini": {"runs": 6, "recorded": 4, "rechecked": 2, "stale": 1, "state": "partly"}, "paper": NONE}
 ONE = {
     "id": "tab-3.17",
     "kind": "table",
@@ -27,6 +29,7 @@ ONE = {
     "section": "3.2",
     "chapter": "nola",
     "notebook": "notebooks/nola/scratch.ipynb",
+    "reported": True,
     "why": None,
     "waits_for": None,
     "systems": ["nola"],
@@ -40,10 +43,16 @@ WAITS = ONE | {
     "chapter": "cmsf",
     "notebook": "notebooks/cmsf/method.ipynb",
     "waits_for": "The recipes of a chapter.",
-    "profiles": {"mini": {"runs": 0, "recorded": 0, "stale": 0, "state": "waiting"}, "paper": {"recorded": 3}},
+    "profiles": {"mini": NONE | {"state": "waiting"}, "paper": NONE | {"recorded": 3}},
     "claims": [],
     "errata": 0,
 }
+
+
+def shown(*each, **options):
+    return exhibits_html([Entry.model_validate(one) for one in each], **{"profile": "mini", "where": NOWHERE} | options)
+
+
 NOWHERE = Places(shown={}, pages=set())
 EVERYWHERE = Places(
     shown={"notebooks/nola/scratch": {"tab-3.17"}}, pages={"book/errata", "book/printed/nola", "book/printed/cmsf"}
@@ -71,7 +80,7 @@ def test_a_ledger_that_was_not_measured_says_so():
 
 
 def test_a_verdict_of_another_scale_is_shown_with_its_own_badge():
-    html = exhibits_html([ONE], profile="mini", where=NOWHERE, filters=False)
+    html = shown(ONE, filters=False)
     assert html.index("not run") < html.index("fails")
     assert "eff-paper" in html
     assert "eff-lab" not in html
@@ -81,16 +90,16 @@ def test_a_verdict_of_another_scale_is_shown_with_its_own_badge():
 def test_a_claim_on_counts_alone_has_one_verdict_at_paper_scale():
     counted = {name: "holds" for name in ("smoke", "mini", "lab", "paper")}
     one = ONE | {"claims": [{"id": "a", "text": "It is small.", "verdicts": counted}]}
-    html = exhibits_html([one], profile="mini", where=NOWHERE, filters=False)
+    html = shown(one, filters=False)
     assert html.count("holds</span>") == 1
     assert "paper, arithmetic" in html
     assert "eff-mini" not in html
 
 
 def test_the_overview_names_state_and_verdict_of_each_exhibit():
-    html = exhibits_html([ONE, WAITS], profile="mini", where=NOWHERE)
+    html = shown(ONE, WAITS)
     assert "Rank &amp; &lt;size&gt;" in html
-    assert "4 of 6 runs recorded, 1 stale" in html
+    assert "4 of 6 runs recorded, 2 rechecked, 1 stale" in html
     assert "The recipes of a chapter. Arithmetic of it is recorded." in html
     assert 'data-chapter="cmsf" data-kind="figure" data-state="waiting" data-verdict=""' in html
     assert 'data-state="partly" data-verdict="not run"' in html
@@ -98,7 +107,7 @@ def test_the_overview_names_state_and_verdict_of_each_exhibit():
 
 
 def test_the_overview_counts_above_and_each_count_filters():
-    html = exhibits_html([ONE, WAITS, WAITS | {"id": "prose-2.1", "kind": "prose"}], profile="mini", where=NOWHERE)
+    html = shown(ONE, WAITS, WAITS | {"id": "prose-2.1", "kind": "prose"})
     above = html.partition("<table")[0]
     assert "<strong>2 exhibits</strong>" in above
     for key, word, told in (
@@ -113,7 +122,7 @@ def test_the_overview_counts_above_and_each_count_filters():
 
 
 def test_a_row_links_to_the_printed_page_and_to_the_notebook_that_shows_it():
-    html = exhibits_html([ONE, WAITS], profile="mini", where=EVERYWHERE, root="../../")
+    html = shown(ONE, WAITS, where=EVERYWHERE, root="../../")
     first, second = html.split("<tr id=")[1:]
     assert 'href="../../book/printed/nola.html#tab-3.17"' in first
     assert 'href="../../notebooks/nola/scratch.html#tab-3.17"' in first
@@ -121,12 +130,12 @@ def test_a_row_links_to_the_printed_page_and_to_the_notebook_that_shows_it():
     assert 'href="../../book/printed/cmsf.html#fig-2.1"' in second
     assert "notebook" not in second
     hidden = Places(shown={"notebooks/nola/scratch": set()}, pages=set())
-    assert 'scratch.html"' in exhibits_html([ONE], profile="mini", where=hidden)
+    assert 'scratch.html"' in shown(ONE, where=hidden)
 
 
 @pytest.fixture(scope="module")
 def listed():
-    return exhibits_json(("mini",))
+    return entries(("mini",))
 
 
 def test_every_chapter_has_a_page_that_the_table_of_contents_names():

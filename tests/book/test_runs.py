@@ -5,7 +5,7 @@ import pytest
 from effbook import data
 from effbook.book import ensure_runs, live, runs_in_words
 from effbook.errors import EffbookError
-from effbook.exhibits import page
+from effbook.exhibits import html as page
 from effbook.runs import records
 from effbook.runs.recipe import make
 

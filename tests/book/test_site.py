@@ -11,7 +11,7 @@ from effbook.book import execution, site
 from effbook.errors import EffbookError
 from effbook.exhibits import register
 
-SHOWN = "from effbook.exhibits import page\n\npage.show('tab-3.17', profile, plot=False)"
+SHOWN = "from effbook.exhibits import html as page\n\npage.show('tab-3.17', profile, plot=False)"
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def tiny(tmp_path, monkeypatch, write_notebook):
     known = {name: one.model_copy(update={"notebook": "notebooks/a.ipynb"}) for name, one in register().items()}
     few = {name: known[name] for name in ("fig-3.7", "tab-3.17", "tab-3.18")}
     monkeypatch.setattr(exhibits, "register", lambda: few)
-    monkeypatch.setattr(importlib.import_module("effbook.exhibits.tables"), "register", lambda: few)
+    monkeypatch.setattr(importlib.import_module("effbook.exhibits.listing"), "register", lambda: few)
     return root
 
 

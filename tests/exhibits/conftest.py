@@ -1,13 +1,16 @@
 """Made-up measurements, so that claims and tables can be tested without a run."""
 
 import importlib
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 
 from effbook.exhibits.measure import Measured, Table
 from effbook.exhibits.schema import Exhibit
 
+sys.path.insert(0, str(Path(__file__).parent))
 
 def made_up(
     found: Exhibit,
@@ -143,6 +146,6 @@ def rich_exhibit(monkeypatch, fields) -> Exhibit:
     fields["claims"][0]["all"][0]["right"] = 50.0
     fields["claims"][0]["disputed"] = True
     found = Exhibit.model_validate(fields)
-    for module in ("tables", "measure", "claims"):
+    for module in ("measure", "claims"):
         monkeypatch.setattr(importlib.import_module(f"effbook.exhibits.{module}"), "exhibit", lambda _: found)
     return found

@@ -8,16 +8,19 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from recording import recorded
 
 from effbook.exhibits import exhibit, measured, recipe_of, recipes_of
-from effbook.exhibits.measure import Measured, counted, looking, matches, ran_as, state_of, summary
+from effbook.exhibits.look import Look
+from effbook.exhibits.measure import Measured, ran_as
 from effbook.exhibits.register import recipes_of_exhibit, unit_of
 from effbook.exhibits.schema import Exhibit
-from effbook.runs import records
+from effbook.exhibits.states import counted, progress, state_of
+from effbook.exhibits.text import matches, recheck_text, state_text
+from effbook.runs import attest, records
 from effbook.runs.code import fingerprint
 from effbook.runs.profiles import register_profiles
-from effbook.runs.recipe import Recipe, Result, register_recipe
-from effbook.runs.records import CostOf
+from effbook.runs.recipe import Recipe, register_recipe
 
 ROW, COLUMN = "nola-d8", "n-16"
 
@@ -33,16 +36,17 @@ def cell_recipe(exhibit_id="fig-3.7", row=ROW, column=COLUMN):
     return recipe_of(found, found.row(row), found.column(column))
 
 
-def record(recipe, profile, *, code=None, **metrics):
-    cost = CostOf(wall_seconds=1.0, peak_memory_bytes=1)
-    code = code or fingerprint(recipe.modules())
-    notes = {name: "its program is not here" for name, value in metrics.items() if value is None}
-    return records.write(recipe, profile, Result(metrics=metrics, notes=notes), fingerprint=code, cost=cost)
+def record(recipe, profile, *, code="", **metrics):
+    recorded(recipe, profile, metrics, code=code)
 
 
-def record_seeds(*values, profile="paper", code=None):
+def record_seeds(*values, profile="paper", code=""):
     for seed, value in enumerate(values):
         record(dataclasses.replace(cell_recipe(), seed=seed), profile, coverage=value, code=code)
+
+
+def counts_of(exhibit_id, profile="paper"):
+    return progress(exhibit(exhibit_id), profile).model_dump(exclude={"state"})
 
 
 def test_the_mean_over_seeds_comes_with_half_its_95_percent_interval():
@@ -78,7 +82,7 @@ def test_a_record_of_other_code_is_stale_and_shown_all_the_same():
     cell = measured("fig-3.7", "paper").cell(ROW, COLUMN)
     assert cell.stale
     assert cell.value == pytest.approx(0.9)
-    assert summary(exhibit("fig-3.7"), "paper") == {"runs": 126, "recorded": 3, "stale": 3}
+    assert counts_of("fig-3.7") == {"runs": 126, "recorded": 3, "rechecked": 0, "stale": 3}
 
 
 def test_a_metric_that_could_not_be_had_gives_its_reason():
@@ -138,7 +142,7 @@ def test_recorded_runs_are_those_that_recipes_of_names():
     for run in recipes_of("fig-3.7", "paper"):
         if run.fields["d"] == 8:
             record(run, "paper", coverage=1.0)
-    assert summary(exhibit("fig-3.7"), "paper") == {"runs": 126, "recorded": 42, "stale": 0}
+    assert counts_of("fig-3.7") == {"runs": 126, "recorded": 42, "rechecked": 0, "stale": 0}
 
 
 def counts(row="nola"):
@@ -205,13 +209,68 @@ def test_a_row_that_waits_leaves_its_exhibit_partly_measured_and_nothing_to_meas
     )
 
 
-def test_inside_looking_a_record_is_read_as_it_was():
+def test_one_look_sees_a_record_as_it_was_and_the_next_as_it_is():
     record_seeds(0.9, 1.0, 0.8)
-    with looking():
-        assert measured("fig-3.7", "paper").cell(ROW, COLUMN).value == pytest.approx(0.9)
-        record_seeds(0.1, 0.1, 0.1)
-        assert measured("fig-3.7", "paper").cell(ROW, COLUMN).value == pytest.approx(0.9)
+    look = Look()
+    assert measured("fig-3.7", "paper", look).cell(ROW, COLUMN).value == pytest.approx(0.9)
+    record_seeds(0.1, 0.1, 0.1)
+    assert measured("fig-3.7", "paper", look).cell(ROW, COLUMN).value == pytest.approx(0.9)
     assert measured("fig-3.7", "paper").cell(ROW, COLUMN).value == pytest.approx(0.1)
+
+
+def attested(recipe, old):
+    """A line as `effbook recheck` writes it: records of that recipe by `old` code give the same numbers now."""
+    line = {
+        "recipe": recipe.name,
+        "kind": attest.kind_of(recipe.fields),
+        "old": old,
+        "new": fingerprint(recipe.modules()),
+        "commit": "3f2a1bc55d",
+        "agrees": True,
+        "largest": 0.0,
+        "compared": 3,
+        "probe": {},
+        "keys": [recipe.key],
+        "tolerance": 0.0,
+        "here": "aaaa",
+        "dirty": False,
+        "device": "two cores",
+        "packages": {},
+        "created": "2026-11-20T10:00:00+00:00",
+    }
+    with (records.records_folder() / "rechecked.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+OLD, OLDER = "0123456789abcdef", "fedcba9876543210"
+
+
+def test_a_record_that_a_recheck_attests_is_rechecked_and_says_by_which():
+    record_seeds(0.9, 1.0, 0.8, code=OLD)
+    attested(cell_recipe(), OLD)
+    cell = measured("fig-3.7", "paper").cell(ROW, COLUMN)
+    assert (cell.standing, cell.stale, cell.rechecked) == ("rechecked", False, ("3f2a1bc5, 2026-11-20",))
+    assert "at its commit and now (3f2a1bc5, 2026-11-20)" in recheck_text(cell)
+    assert counts_of("fig-3.7") == {"runs": 126, "recorded": 3, "rechecked": 3, "stale": 0}
+    assert state_text(cell) == "rechecked"
+
+
+def test_a_cell_is_as_stale_as_its_worst_record():
+    record_seeds(0.9, 1.0, 0.8)
+    for seed, code, standing in ((0, OLD, "rechecked"), (1, OLDER, "stale")):
+        attested(cell_recipe(), OLD)
+        record(dataclasses.replace(cell_recipe(), seed=seed), "paper", coverage=0.5, code=code)
+        assert measured("fig-3.7", "paper").cell(ROW, COLUMN).standing == standing
+
+
+def test_an_exhibit_partly_measured_and_partly_rechecked_is_rechecked():
+    found = exhibit("fig-3.7")
+    for run in recipes_of("fig-3.7", "paper"):
+        record(run, "paper", coverage=1.0)
+    record_seeds(0.9, 1.0, 0.8, code=OLD)
+    assert state_of(found, "paper") == "stale"
+    attested(cell_recipe(), OLD)
+    assert state_of(found, "paper") == "rechecked"
 
 
 def relative(fields, column=1):

@@ -6,10 +6,11 @@ import pytest
 
 from effbook.book.site import repository_root
 from effbook.errors import EffbookError
-from effbook.exhibits import exhibit, measure, recipe_of, recipes_of, register
-from effbook.exhibits.measure import as_printed, state_of
+from effbook.exhibits import exhibit, recipe_of, recipes_of, register, text
 from effbook.exhibits.plots import number
 from effbook.exhibits.schema import Exhibit
+from effbook.exhibits.states import state_of
+from effbook.exhibits.text import as_printed
 from effbook.runs.recipe import recipe_names
 
 REGISTER = importlib.import_module("effbook.exhibits.register")
@@ -285,4 +286,4 @@ def test_counts_are_printed_in_the_tables_own_unit():
     ],
 )
 def test_arithmetic_is_printed_in_the_printed_digits_and_in_full(value, printed, ours, in_full):
-    assert (as_printed(value, printed), measure.in_full(value)) == (ours, in_full)
+    assert (as_printed(value, printed), text.in_full(value)) == (ours, in_full)

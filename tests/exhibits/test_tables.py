@@ -7,6 +7,7 @@ import json
 import re
 
 import pytest
+from recording import recorded
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -14,10 +15,9 @@ from effbook.chapters import CHAPTERS
 from effbook.errors import EffbookError
 from effbook.exhibits import (
     chosen,
+    entries,
     exhibit,
-    exhibits_json,
     measured_csv,
-    page,
     recipe_of,
     register,
     reported_csv,
@@ -25,15 +25,13 @@ from effbook.exhibits import (
     show_exhibits,
     show_terminal,
 )
-from effbook.exhibits.measure import STATES
+from effbook.exhibits import html as page
+from effbook.exhibits.states import STATES
 from effbook.runs import records
-from effbook.runs.code import fingerprint
-from effbook.runs.recipe import Result
-from effbook.runs.records import CostOf
 
 
 @pytest.fixture(autouse=True)
-def recorded(tmp_path, monkeypatch):
+def runs(tmp_path, monkeypatch):
     """One cell of fig-3.7 and one count."""
     monkeypatch.setenv("EFFBOOK_RECORDS", str(tmp_path))
     found = exhibit("fig-3.7")
@@ -42,8 +40,7 @@ def recorded(tmp_path, monkeypatch):
     counted = exhibit("tab-3.17")
     runs.append((recipe_of(counted, counted.row("pranc"), counted.column("trainable")), {"trainable": 11_376}))
     for run, metrics in runs:
-        cost = CostOf(wall_seconds=1.0, peak_memory_bytes=1)
-        records.write(run, "paper", Result(metrics=metrics), fingerprint=fingerprint(run.modules()), cost=cost)
+        recorded(run, "paper", metrics)
     return [run for run, _ in runs]
 
 
@@ -78,28 +75,33 @@ def test_reported_csv_gives_every_value_as_printed(exhibit_id):
     assert given == {(row.id, column): value for row in found.rows for column, value in row.values.items()}
 
 
-def test_measured_csv_has_exactly_the_promised_columns(recorded):
+def test_measured_csv_has_exactly_the_promised_columns(runs):
     lines = measured_csv("fig-3.7", "paper").splitlines()
-    assert lines[0] == "exhibit,row,column,value,unit,seeds,spread,record"
-    paths = " ".join(f"paper/nola/nola-subspace-{run.key}.json" for run in recorded[:3])
+    assert lines[0] == "exhibit,row,column,value,unit,seeds,spread,record,state"
+    paths = " ".join(f"paper/nola/nola-subspace-{run.key}.json" for run in runs[:3])
     (line,) = [line.split(",") for line in lines[1:]]
-    assert [*line[:6], line[7]] == ["fig-3.7", "nola-d8", "n-16", "0.75", "of d x d", "3", paths]
+    assert [*line[:6], *line[7:]] == ["fig-3.7", "nola-d8", "n-16", "0.75", "of d x d", "3", paths, "measured"]
     assert float(line[6]) == pytest.approx(4.302652730 * 0.25 / 3**0.5)
 
 
 def test_measured_csv_of_nothing_is_its_header():
-    assert measured_csv("fig-3.7", "mini") == "exhibit,row,column,value,unit,seeds,spread,record\n"
+    assert measured_csv("fig-3.7", "mini") == "exhibit,row,column,value,unit,seeds,spread,record,state\n"
+
+
+COUNTS = ["runs", "recorded", "rechecked", "stale", "state"]
 
 
 def test_the_json_has_exactly_the_promised_keys():
-    listed = exhibits_json()
+    listed = [one.model_dump(mode="json") for one in entries()]
     json.dumps(listed, allow_nan=False)
     assert [one["id"] for one in listed] == list(register())
     keys = ["id", "kind", "title", "section", "chapter", "notebook", "reported", "why", "waits_for"]
     for one in listed:
         assert list(one) == [*keys, "systems", "profiles", "claims", "errata"]
         assert list(one["profiles"]) == ["smoke", "mini", "lab", "paper"]
-        assert all(list(counts) == ["runs", "recorded", "stale", "state"] for counts in one["profiles"].values())
+        assert all(
+            list(counts) == ["runs", "recorded", "rechecked", "stale", "state"] for counts in one["profiles"].values()
+        )
         assert {counts["state"] for counts in one["profiles"].values()} <= set(STATES)
         assert one["chapter"] in CHAPTERS
         assert one["errata"] == len(exhibit(one["id"]).errata)
@@ -107,22 +109,23 @@ def test_the_json_has_exactly_the_promised_keys():
             assert list(claim) == ["id", "text", "verdicts"]
             assert set(claim["verdicts"].values()) <= {"holds", "fails", "undecided", "not run"}
     figure = next(one for one in listed if one["id"] == "fig-3.7")
-    assert figure["profiles"]["paper"] == {"runs": 126, "recorded": 3, "stale": 0, "state": "partly"}
+    assert figure["profiles"]["paper"] == {"runs": 126, "recorded": 3, "rechecked": 0, "stale": 0, "state": "partly"}
     assert figure["reported"] is False
     assert figure["why"]
 
 
-def test_a_whole_list_looks_at_each_file_of_code_once(monkeypatch):
-    from effbook.runs import code
+def test_a_whole_list_looks_at_each_record_and_each_file_of_code_once(monkeypatch):
+    from effbook.exhibits import look
 
-    counted, now = [], code._imports_now
+    read, looked, now = [], [], look.records.standing
+    monkeypatch.setattr(look, "_read", lambda path, _: read.append(path) or records.read(path))
     monkeypatch.setattr(
-        code, "_imports_now", lambda module, given: counted.append((module, given)) or now(module, given=given)
+        look.records, "standing", lambda record, sources: looked.append((record.key, sources)) or now(record, sources)
     )
-    code._fingerprint.cache_clear()
-    exhibits_json()
-    assert counted
-    assert len(counted) == len(set(counted))
+    entries()
+    assert len(read) == len(set(read)) == 4
+    assert len(looked) == 4
+    assert len({id(sources) for _, sources in looked}) == 1
 
 
 def printed(exhibit_id, profile):
@@ -141,12 +144,11 @@ def test_the_terminal_shows_reported_beside_measured_with_badge_verdicts_and_err
     assert "12,752" in text
 
 
-def test_arithmetic_is_shown_in_the_printed_digits_with_the_value_in_full_beside(recorded):
+def test_arithmetic_is_shown_in_the_printed_digits_with_the_value_in_full_beside(runs):
     found = exhibit("tab-A.11")
     recipe = recipe_of(found, found.row("simclrv2"), found.column("flops"))
     metrics = {"mini_batch": 25395.2, "passes": 25395.2 * 249_600, "flops": 23_923_261_440_000_000_000}
-    cost = CostOf(wall_seconds=1.0, peak_memory_bytes=1)
-    records.write(recipe, "paper", Result(metrics=metrics), fingerprint=fingerprint(recipe.modules()), cost=cost)
+    recorded(recipe, "paper", metrics)
     console = Console(file=io.StringIO(), width=300)
     show_terminal("tab-A.11", "mini", console)
     text = " ".join(console.file.getvalue().split())
@@ -165,12 +167,11 @@ def test_arithmetic_is_shown_in_the_printed_digits_with_the_value_in_full_beside
     assert lines["flops"]["unit"] == "x 10^18"
 
 
-def test_a_whole_number_is_in_the_csv_to_the_digit(recorded):
+def test_a_whole_number_is_in_the_csv_to_the_digit(runs):
     found = exhibit("tab-3.14")
     recipe = recipe_of(found, found.row("70b-lora"), found.column("trainable"))
-    cost = CostOf(wall_seconds=1.0, peak_memory_bytes=1)
     metrics = {"trainable": 68_976_648_193}
-    records.write(recipe, "paper", Result(metrics=metrics), fingerprint=fingerprint(recipe.modules()), cost=cost)
+    recorded(recipe, "paper", metrics)
     (line,) = csv.DictReader(io.StringIO(measured_csv("tab-3.14", "mini")))
     assert line["value"] == "68976648193"
 
@@ -205,9 +206,9 @@ def test_the_list_is_narrowed_by_chapter_kind_state_and_verdict():
     assert "fig-3.7" in listed("paper", chapter="nola", kind="figure", state="partly")
     assert "fig-3.7" not in listed("paper", chapter="nola", kind="table")
     assert "tab-3.17" not in listed("paper", state="partly")
-    everything = exhibits_json(("mini",))
+    everything = entries(("mini",))
     held = chosen(everything, "mini", verdict="holds")
-    assert held == [e for e in everything if "holds" in {c["verdicts"]["mini"] for c in e["claims"]}]
+    assert held == [e for e in everything if "holds" in e.verdicts("mini")]
     assert chosen(everything, "mini", chapter=None) == everything
 
 

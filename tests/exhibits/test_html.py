@@ -4,16 +4,15 @@ import dataclasses
 import xml.etree.ElementTree as ET
 
 import pytest
+from recording import recorded
 
-from effbook.exhibits import exhibit, measured, page, plots, recipe_of, register, theme
-from effbook.runs import records
-from effbook.runs.code import fingerprint
-from effbook.runs.recipe import Result
-from effbook.runs.records import CostOf
+from effbook.exhibits import exhibit, measured, plots, recipe_of, register, theme
+from effbook.exhibits import html as page
+from effbook.runs.profiles import scale
 
 
 @pytest.fixture(scope="module", autouse=True)
-def recorded(tmp_path_factory):
+def folder(tmp_path_factory):
     """All of fig-3.7 for d = 8 and a count of tab-3.17, under paper."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EFFBOOK_RECORDS", str(tmp_path_factory.mktemp("records")))
@@ -31,8 +30,7 @@ def record_all():
     counted = exhibit("tab-3.17")
     runs.append((recipe_of(counted, counted.row("nola"), counted.column("trainable")), {"trainable": 12_876}))
     for run, metrics in runs:
-        cost = CostOf(wall_seconds=1.0, peak_memory_bytes=1)
-        records.write(run, "paper", Result(metrics=metrics), fingerprint=fingerprint(run.modules()), cost=cost)
+        recorded(run, "paper", metrics)
 
 
 @pytest.mark.parametrize("exhibit_id", list(register()))
@@ -160,13 +158,7 @@ def test_reported_and_measured_share_an_axis_under_paper_only(monkeypatch, tmp_p
     def titles(profile):
         found = exhibit("tab-3.17")
         recipe = recipe_of(found, found.row("nola"), found.column("accuracy"))
-        run = dataclasses.replace(recipe, seed=0)
-        from effbook.runs.profiles import scale
-
-        cost = CostOf(wall_seconds=1.0, peak_memory_bytes=1)
-        run = scale(run, profile)
-        code = fingerprint(run.modules())
-        records.write(run, profile, Result(metrics={"accuracy": 80.0}), fingerprint=code, cost=cost)
+        recorded(scale(recipe, profile), profile, {"accuracy": 80.0})
         figure = plots.reported_beside_measured("tab-3.17", profile)
         return [axis.get_title() for axis in figure.axes]
 

@@ -1,0 +1,156 @@
+"""An exhibit's table as its template reads it: the heads, and for each row the reported and the measured cells."""
+
+import itertools
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from effbook.exhibits.measure import Measured, Table
+from effbook.exhibits.schema import Column, Exhibit, Row
+from effbook.exhibits.text import (
+    ORIGINS,
+    count_mark,
+    heading,
+    in_full,
+    measured_text,
+    numbered_notes,
+    recheck_text,
+    reported_text,
+    state_text,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """A cell of the table's head."""
+
+    text: str
+    scope: str = "col"
+    colspan: int = 0
+    rowspan: int = 0
+    setting: bool = False
+    badge: Markup | str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Printed:
+    """A reported cell: best and near are how the dissertation sets it off, `mark` its footnote, `note` ours."""
+
+    text: str
+    tag: str = ""
+    setting: bool = False
+    mark: str = ""
+    note: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ours:
+    """A measured cell: `title` is its value in full, `why` what its state rests on."""
+
+    text: str = ""
+    title: str = ""
+    link: str = ""
+    differs: bool = False
+    state: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A row: the group that begins with it, its name, and its cells; without a measured value none of ours."""
+
+    group: str
+    name: str
+    origin: str
+    mark: str
+    note: int | None
+    reported: list[Printed]
+    measured: list[Ours]
+    scale: Markup
+
+
+def heads_of(found: Exhibit, counted: Markup) -> list[list[Head]]:
+    """The head: what the rows are called, and the columns, those of one group under its name.
+
+    `counted` is the badge of arithmetic.
+    """
+    keys = list(dict.fromkeys(key for row in found.rows for key in row.label if key))
+    grouped = any(column.group for column in found.columns)
+    deep = 2 if grouped else 0
+    upper, lower = [Head(text=", ".join(keys), rowspan=deep)], []
+    for name, of in itertools.groupby(found.columns, key=lambda column: column.group):
+        columns = list(of)
+        if name:
+            upper.append(Head(text=name, scope="colgroup", colspan=len(columns)))
+        for column in columns:
+            (lower if name else upper).append(
+                Head(
+                    text=heading(column, group=False),
+                    rowspan=0 if name else deep,
+                    setting=column.setting,
+                    badge=counted if column.arithmetic and not column.setting else "",
+                )
+            )
+    return [upper, lower] if grouped else [upper]
+
+
+def rows_of(table: Table, *, measured: Markup, counted: Markup, root: str) -> list[Line]:
+    """The rows; `measured` and `counted` name the lines of ours, the second where they hold nothing but arithmetic.
+
+    `root` leads from the page to the records.
+    """
+    found, numbers = table.exhibit, numbered_notes(table.exhibit)
+    reported = "reported, " if next(table.with_values(), None) else ""  # from here on told apart from measured
+    lines, group = [], ""
+    for row in found.rows:
+        pairs = [(column, table.cell(row.id, column.id)) for column in found.columns]
+        ran = any(cell.value is not None and not column.arithmetic for column, cell in pairs)
+        some = any(cell.value is not None for _, cell in pairs)
+        lines.append(
+            Line(
+                group=row.group if row.group != group else "",
+                name=row.short,
+                origin=f"{reported}{ORIGINS[row.origin]}",
+                mark=row.footnotes.get("row", ""),
+                note=numbers.get(row.waits_for),
+                reported=[_printed(row, column, numbers) for column in found.columns],
+                measured=[_ours(row, column, cell, root) for column, cell in pairs] if some else [],
+                scale=measured if ran else counted,
+            )
+        )
+        group = row.group or group
+    return lines
+
+
+def _printed(row: Row, column: Column, numbers: dict[str, int]) -> Printed:
+    return Printed(
+        text=reported_text(row, column),
+        tag=row.marks.get(column.id, ""),
+        setting=column.setting,
+        mark=row.footnotes.get(column.id, ""),
+        note=numbers.get(row.notes.get(column.id)),
+    )
+
+
+def _ours(row: Row, column: Column, cell: Measured, root: str) -> Ours:
+    state, why = state_text(cell), recheck_text(cell)
+    if cell.value is None:
+        return Ours(state=state)
+    text, title = measured_text(row, column, cell), ""
+    if column.arithmetic:  # in the table's own form, and in full on hovering
+        text, title = text.partition(" (")[0], in_full(cell.value)
+    return Ours(
+        text=text,
+        title=title,
+        link=f"{root}{cell.paths[0]}" if cell.paths and cell.profile != "smoke" else "",
+        differs=count_mark(row, column, cell) == "differs",
+        state=state,
+        why=why,
+    )
+
+
+def records_of(table: Table) -> list[str]:
+    """The paths of the records behind the values, once each, below the records' folder; none for smoke."""
+    if table.profile == "smoke":
+        return []
+    return list(dict.fromkeys(path for _, _, cell in table.with_values() for path in cell.paths))
