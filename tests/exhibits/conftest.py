@@ -12,6 +12,7 @@ from effbook.exhibits.schema import Exhibit
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+
 def made_up(
     found: Exhibit,
     values: dict[tuple[str, str], Sequence[float]],
