@@ -3,15 +3,12 @@
 import dataclasses
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from effbook.runs import records
 from effbook.runs.code import Sources
 from effbook.runs.recipe import Recipe
 from effbook.runs.records import Record, Standing
-
-if TYPE_CHECKING:
-    from effbook.exhibits.measure import Table
 
 
 class Look:
@@ -22,7 +19,7 @@ class Look:
 
     def __init__(self, sources: Sources | None = None) -> None:
         self.sources = sources or Sources()
-        self.tables: dict[tuple[str, str], Table] = {}  # by exhibit and profile, kept by `measured`
+        self.tables: dict[tuple[str, str], Any] = {}  # by exhibit and profile, as `measured` made them
         self._names: dict[tuple[str, str], set[str]] = {}
         self._records: dict[tuple[Recipe, str], Record | None] = {}
         self._standings: dict[tuple[str, str, str], Standing] = {}
