@@ -2,9 +2,10 @@
 
 from typing import Literal, get_args
 
-Chapter = Literal["introduction", "cmsf", "simreg", "compgs", "nola", "slowformer"]
+System = Literal["cmsf", "simreg", "compgs", "nola", "slowformer"]
+Chapter = Literal["introduction", System]
 CHAPTERS: tuple[Chapter, ...] = get_args(Chapter)
-SYSTEMS = CHAPTERS[1:]
+SYSTEMS: tuple[System, ...] = get_args(System)
 TITLES: dict[Chapter, str] = {
     "introduction": "Introduction",
     "cmsf": "Constrained mean shift",

@@ -14,7 +14,8 @@ from effbook.errors import EffbookError
 from effbook.exhibits.look import Look
 from effbook.exhibits.measure import Table, mean_by, measured
 from effbook.exhibits.register import exhibit
-from effbook.exhibits.schema import Cell, Claim, Exhibit, Operand, Sum, Test
+from effbook.exhibits.schema import Exhibit
+from effbook.exhibits.sentences import Cell, Claim, Operand, Sum, Test
 from effbook.runs.summary import summarise
 
 Verdict = Literal["holds", "fails", "undecided", "not run"]

@@ -15,7 +15,6 @@ from effbook.runs.profiles import NotInProfileError, check_profile, scale, seeds
 from effbook.runs.recipe import Recipe, make, nearest, recipe_names
 
 FOLDER = Path(__file__).parent / "register"
-COUNTS = "nola-count"
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):

@@ -3,23 +3,23 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
-from effbook.chapters import Chapter
+from effbook.chapters import Chapter, System
+from effbook.exhibits.parts import Name, Part, Text
+from effbook.exhibits.sentences import Claim
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.\-_]*$")]
-Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 Fields = dict[str, str | int | float | bool | tuple[float, ...] | None]  # of a recipe, at paper scale
-Op = Literal[">", ">=", "<", "<="]
 
 
 PRINTED = re.compile(r"^-?\d+(,\d{3})*(\.\d+)?[KMBh]?$")  # h: hours in a column of minutes
 
 
-class Part(BaseModel):
-    """Frozen; an unknown key is an error."""
+class Follows(Part):
+    """The recipe of an arithmetic column where it follows from the row's: its name, and the fields that it takes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str
+    fields: tuple[str, ...]
 
 
 class Column(Part):
@@ -28,7 +28,8 @@ class Column(Part):
     A `setting` is what the row was run with, as printed (a number of epochs, a yes): it is never measured. For the
     others, `metric` names it in the record; `scale` turns the record's unit into the column's. `recipe` holds the
     fields in which this column's run differs from the row's. Arithmetic columns follow from the settings, without a
-    run; `mega` is the number that the table prints as 1M (some divide by 2^20), and 1K is a thousandth of it. `timed`
+    run: by the row's `count`, or else by the recipe that `follows` makes of the row's. `mega` is the number that the
+    table prints as 1M (some divide by 2^20), and 1K is a thousandth of it. `timed`
     columns are wall-clock times of separate runs: claims on them are judged under `paper` only. `per` is the recipe of
     the run whose metric is the unit, seed by seed, where a table prints multiples of its smallest model.
     """
@@ -40,10 +41,11 @@ class Column(Part):
     metric: str | None = None
     scale: float = 1.0
     group: str = ""
-    recipe: Fields = {}
+    recipe: Fields = Field(default_factory=dict)
     per: Fields | None = None
     setting: bool = False
     arithmetic: bool = False
+    follows: Follows | None = None
     timed: bool = False
     mega: int = 1_000_000
 
@@ -51,6 +53,8 @@ class Column(Part):
     def _is_set_or_measured(self) -> "Column":
         if self.setting and (self.metric or self.arithmetic or self.direction != "none"):
             raise ValueError(f"column {self.id}: a setting has no metric, no arithmetic and no direction")
+        if self.follows is not None and not self.arithmetic:
+            raise ValueError(f"column {self.id}: what follows from the row's recipe is arithmetic")
         if self.per is not None and (not self.metric or not isinstance(self.per.get("name"), str)):
             raise ValueError(f"column {self.id}: per needs a metric and a recipe's name")
         return self
@@ -74,13 +78,13 @@ class Row(Part):
     origin: Literal["own", "rerun", "computed", "quoted"]
     recipe: Fields | None = None
     count: Fields | None = None
-    by_column: dict[str, Fields] = {}
+    by_column: dict[str, Fields] = Field(default_factory=dict)
     waits_for: str | None = None
-    values: dict[str, str | None] = {}
-    spreads: dict[str, str] = {}
-    marks: dict[str, Literal["best", "near"]] = {}
-    footnotes: dict[str, Text] = {}
-    notes: dict[str, Text] = {}
+    values: dict[str, str | None] = Field(default_factory=dict)
+    spreads: dict[str, str] = Field(default_factory=dict)
+    marks: dict[str, Literal["best", "near"]] = Field(default_factory=dict)
+    footnotes: dict[str, Text] = Field(default_factory=dict)
+    notes: dict[str, Text] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _is_told_in_full(self) -> "Row":
@@ -102,91 +106,6 @@ class Row(Part):
         """The row in words, without its group."""
         told = [(key, value) for key, value in self.label.items() if value not in ("", "-")]
         return ", ".join(f"{key.lower()} {value}" if value.isdigit() else value for key, value in told)
-
-
-class Cell(Part):
-    """A value of a claim: a cell of this exhibit or, with `exhibit`, of another; `times` weighs it in a sum."""
-
-    row: str
-    column: str
-    exhibit: str | None = None
-    times: float = 1.0
-
-
-class Sum(Part):
-    """A weighted sum of cells, such as a drop: sum: [{.., times: 1}, {.., times: -1}]."""
-
-    sum: Annotated[tuple[Cell, ...], Field(min_length=1)]
-
-
-Operand = Cell | Sum | float
-
-
-class Test(Part):
-    """`left - right op margin`, or with `ratio` `left / right op margin`; seed by seed where both sides have seeds.
-
-    With `over` it is one test for each column named there, which replaces the column "*".
-    """
-
-    __test__ = False  # for pytest, which would collect a class of this name
-
-    left: Operand
-    right: Operand = 0.0
-    op: Op
-    margin: float = 0.0
-    ratio: bool = False
-    over: tuple[str, ...] = ()
-
-    def each(self) -> "list[Test]":
-        """The tests that `over` stands for; the test itself without it."""
-
-        def put(side: Any, column: str) -> Any:
-            if isinstance(side, Cell):
-                return side.model_copy(update={"column": column}) if side.column == "*" else side
-            return Sum(sum=tuple(put(cell, column) for cell in side.sum)) if isinstance(side, Sum) else side
-
-        changed = [{"left": put(self.left, c), "right": put(self.right, c), "over": ()} for c in self.over]
-        return [self.model_copy(update=change) for change in changed] or [self]
-
-    @property
-    def cells(self) -> tuple[Cell, ...]:
-        """The cells that the test reads."""
-        both: list[Cell] = []
-        for side in (self.left, self.right):
-            both += side.sum if isinstance(side, Sum) else [side] if isinstance(side, Cell) else []
-        return tuple(both)
-
-
-class Claim(Part):
-    """A sentence of the dissertation as tests.
-
-    `all`: holds if every test holds. `most`: holds if more than `share` of the tests that ran hold. With `partial`,
-    also an `all` claim is judged on the tests that ran, where a profile runs only some of the data sets. `paper_only`:
-    a test compares with a number of the dissertation's scale, so that no other profile can judge it. `disputed`: the
-    dissertation's own printed values contradict the sentence, as an erratum of the exhibit says.
-    """
-
-    id: Name
-    text: Text
-    source: Text
-    all: tuple[Test, ...] = ()
-    most: tuple[Test, ...] = ()
-    share: float = 0.5
-    partial: bool = False
-    paper_only: bool = False
-    disputed: bool = False
-    note: str = ""
-
-    @model_validator(mode="after")
-    def _tests_something(self) -> "Claim":
-        if bool(self.all) == bool(self.most):
-            raise ValueError(f"claim {self.id}: give tests under `all` or under `most`, one of them")
-        return self
-
-    @property
-    def tests(self) -> tuple[Test, ...]:
-        """The tests one by one, whichever way they are joined."""
-        return tuple(one for test in self.all or self.most for one in test.each())
 
 
 class Erratum(Part):
@@ -231,17 +150,17 @@ class Exhibit(Part):
     section: Text
     chapter: Chapter
     notebook: Text
-    systems: tuple[Literal["cmsf", "simreg", "compgs", "nola", "slowformer"], ...]
+    systems: tuple[System, ...]
     why: str | None = None  # why no value is reported, or why the exhibit is not measured
     waits_for: Text | None = None
     figure: Drawing | None = None
     columns: tuple[Column, ...] = ()
     rows: tuple[Row, ...] = ()
-    footnotes: dict[str, Text] = {}
+    footnotes: dict[str, Text] = Field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
     errata: tuple[Erratum, ...] = ()
     set_right: tuple[Reading, ...] = ()
-    draw: dict[str, str] = {}  # for figures: x, the number a column stands for
+    draw: dict[str, str] = Field(default_factory=dict)  # for figures: x, the number a column stands for
 
     @model_validator(mode="after")
     def _is_one_piece(self) -> "Exhibit":
@@ -316,17 +235,11 @@ class Exhibit(Part):
     def recipe_fields(self, row: Row, column: Column) -> dict[str, Any] | None:
         """Name and paper-scale fields of the recipe that measures a cell, or None."""
         if column.arithmetic:
-            if row.count is not None:
-                return {**row.count, **column.recipe, **row.by_column.get(column.id, {})}
-            if row.recipe is None or row.recipe.get("name") not in COUNTED:
-                return None
-            kept = {f: v for f, v in row.recipe.items() if f in ("model", "method", "target", "rank", "k")}
-            if row.recipe["name"] == "nola-instruction":
-                kept["target"] = "all"  # it adapts every linear layer and has no field for them
-            return {"name": "nola-count", **kept}
+            made = row.count
+            if made is None and column.follows is not None and row.recipe is not None:
+                taken = {name: row.recipe[name] for name in column.follows.fields if name in row.recipe}
+                made = {"name": column.follows.name, **taken}
+            return None if made is None else {**made, **column.recipe, **row.by_column.get(column.id, {})}
         if row.recipe is None or column.metric is None:
             return None
         return {**row.recipe, **column.recipe, **row.by_column.get(column.id, {})}
-
-
-COUNTED = ("nola-language", "nola-vision", "nola-instruction")  # whose counts follow from the row's own fields

@@ -7,6 +7,7 @@ import yaml
 
 from effbook.errors import EffbookError
 from effbook.exhibits.register import read
+from effbook.exhibits.schema import Exhibit
 
 
 def written(tmp_path, fields):
@@ -57,6 +58,7 @@ def test_an_unknown_key_is_refused_in_a_sentence_with_file_and_key(tmp_path, fie
         (("rows", 0, "footnotes"), {"speed": "*"}, "names the column speed"),
         (("columns", 1, "setting"), True, "a setting has no metric"),
         (("columns", 1, "per"), {"d": 8}, "per needs a metric and a recipe's name"),
+        (("columns", 1, "follows"), {"name": "nola-count", "fields": ["d"]}, "is arithmetic"),
         (("figure",), {"form": "curve", "shows": "a line", "given": "none", "drawn_by": "nobody"}, "nothing else does"),
     ],
 )
@@ -117,9 +119,25 @@ def test_a_file_named_after_another_exhibit_is_refused(tmp_path, fields):
 
 
 def test_over_stands_for_one_test_a_column(fields):
-    from effbook.exhibits.schema import Exhibit
-
     one = {"left": {"row": "a", "column": "*"}, "right": {"row": "b", "column": "*"}, "op": ">"}
     fields["claims"][0]["all"] = [one | {"over": ["accuracy", "trainable"]}]
     tests = Exhibit.model_validate(fields).claims[0].tests
     assert [(t.left.column, t.right.column) for t in tests] == [("accuracy",) * 2, ("trainable",) * 2]
+
+
+def test_the_recipe_of_arithmetic_follows_from_the_rows_as_its_column_says_unless_the_row_has_its_own(fields):
+    fields["columns"][0] |= {
+        "follows": {"name": "nola-count", "fields": ["method", "rank"]},
+        "recipe": {"target": "all"},
+    }
+    fields["rows"][1]["count"] = {"name": "nola-count", "model": "gpt2-l"}
+    found = Exhibit.model_validate(fields)
+    made = [found.recipe_fields(row, found.column("trainable")) for row in found.rows]
+    assert made == [
+        {"name": "nola-count", "method": "nola", "target": "all"},
+        {"name": "nola-count", "model": "gpt2-l", "target": "all"},
+    ]
+    del fields["columns"][0]["follows"]
+    assert (
+        Exhibit.model_validate(fields).recipe_fields(found.row("a"), Exhibit.model_validate(fields).columns[0]) is None
+    )
