@@ -179,14 +179,17 @@ def benches(system: str | None = None) -> list[Bench]:
 def bench(system: str | None = None, *, say: Callable[[str], None] = lambda line: None) -> list[Line]:
     """Measure the ledger of a system (or of all) and write it to the records' bench folder, one file a system.
 
-    A bench that cannot run here is told with its reason, and what was recorded for it elsewhere is kept.
+    A bench that cannot run here is told with its reason, and what was recorded for it elsewhere is kept. Where one
+    fails in an unforeseen way, those before it are written.
     """
     lines = []
-    for one in benches(system):
-        say(f"measuring {one.system}: {one.name}")
-        lines.append(_measure(one))
-    for name in dict.fromkeys(line.bench.system for line in lines):
-        _write(name, [line for line in lines if line.bench.system == name])
+    try:
+        for one in benches(system):
+            say(f"measuring {one.system}: {one.name}")
+            lines.append(_measure(one))
+    finally:
+        for name in dict.fromkeys(line.bench.system for line in lines):
+            _write(name, [line for line in lines if line.bench.system == name])
     return lines
 
 

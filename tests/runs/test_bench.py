@@ -109,3 +109,11 @@ def test_a_ratio_of_recorded_runs_names_its_records_and_is_as_stale_as_they_are(
     assert standing_of(names) == "stale"
     path.unlink()
     assert standing_of(names) == "stale"
+
+
+def test_what_was_measured_before_an_unforeseen_failure_is_kept():
+    register_bench("nola", "first", lambda: ratio(1, 1, "ms"))
+    register_bench("nola", "second", lambda: ratio(1, 0, "ms"))
+    with pytest.raises(ZeroDivisionError):
+        bench("nola")
+    assert list(recorded("nola")) == ["first"]

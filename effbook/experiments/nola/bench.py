@@ -9,6 +9,7 @@ import multiprocessing
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from effbook.errors import EffbookError
@@ -124,10 +125,13 @@ def regenerated_peak() -> Ratio:
 
 
 def in_a_process(function: Callable[..., int], *arguments: object) -> int:
-    """Return what the function gives in a fresh process."""
+    """Return what the function gives in a fresh process; EffbookError if the system kills that."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
-        return pool.submit(function, *arguments).result()
+        try:
+            return pool.submit(function, *arguments).result()
+        except BrokenProcessPool:
+            raise EffbookError("the measuring process was killed", "bench where more memory is free") from None
 
 
 def peak_bytes(k: int, regenerate: bool = True) -> int:

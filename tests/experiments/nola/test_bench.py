@@ -1,9 +1,11 @@
 """The chapter's lines of the ledger: which there are, and the parts that need no clock."""
 
+import os
 import sys
 
 import pytest
 
+from effbook.errors import EffbookError
 from effbook.experiments.nola import bench
 from effbook.runs import bench as ledger
 
@@ -29,6 +31,12 @@ def test_the_peak_would_show_a_basis_that_is_held():
     held, regenerated = (bench.in_a_process(bench.peak_bytes, 1000, regenerate) for regenerate in (False, True))
     basis = 6 * 1000 * 4 * (384 + 1536) * 4  # layers, matrices, rank, m + n, bytes
     assert 0.7 * basis < held - regenerated < 1.6 * basis
+
+
+@pytest.mark.slow
+def test_a_measuring_process_that_the_system_kills_is_one_sentence():
+    with pytest.raises(EffbookError, match="the measuring process was killed"):
+        bench.in_a_process(os._exit, 9)
 
 
 @pytest.mark.parametrize("kind", ["lora", "shared", "per layer"])
