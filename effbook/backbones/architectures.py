@@ -61,16 +61,17 @@ def _resnet18() -> nn.Module:
     return torchvision.models.resnet18(weights=None, num_classes=100)
 
 
-# The shapes need no weights: an MAE-pretrained ViT-B is a ViT-B. Heads are left off, the text never counts them.
+# The shapes need no weights, nor the time to draw them: an MAE-pretrained ViT-B is a ViT-B. Heads are left off, the
+# text never counts them.
 META: dict[str, Callable[[], nn.Module]] = {
     **{name: lambda name=name: _gpt2(name) for name in _GPT2},
     **{name: lambda sizes=sizes: _llama(sizes, 32_000, tied=False) for name, sizes in _LLAMA2.items()},
     "smollm2": lambda: _llama(_SMOLLM2, 49_152, tied=True),
-    "vit-b": lambda: _timm("vit_base_patch16_224"),
-    "vit-l": lambda: _timm("vit_large_patch16_224"),
-    "vit-b-mae": lambda: _timm("vit_base_patch16_224"),
-    "vit-l-mae": lambda: _timm("vit_large_patch16_224"),
-    "vit-s14": lambda: _timm("vit_small_patch14_dinov2", img_size=518),
+    "vit-b": lambda: _timm("vit_base_patch16_224", weight_init="skip"),
+    "vit-l": lambda: _timm("vit_large_patch16_224", weight_init="skip"),
+    "vit-b-mae": lambda: _timm("vit_base_patch16_224", weight_init="skip"),
+    "vit-l-mae": lambda: _timm("vit_large_patch16_224", weight_init="skip"),
+    "vit-s14": lambda: _timm("vit_small_patch14_dinov2", img_size=518, weight_init="skip"),
     "resnet18-imagenet100": _resnet18,
     "resnet20-cifar10": ResNet20,
 }

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from effbook.book.overview import exhibits_html
 from effbook.book.places import places
-from effbook.book.printed import errata_page, printed_page, raw
+from effbook.book.printed import errata_page, printed_page
+from effbook.book.templating import raw
 from effbook.chapters import CHAPTERS
 
 EXHIBITS_INTRO = """\

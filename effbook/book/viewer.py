@@ -6,52 +6,14 @@ not read other files.
 """
 
 import base64
-import json
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
+from effbook.book.templating import rendered
 from effbook.errors import EffbookError
 
+HERE = Path(__file__).parent
 PLACE = "_static/splats/splats.js"  # in the site
-
-# Both libraries are CommonJS modules; Spark needs one small class of three.js's examples, which is not in its bundle.
-SHIM = """globalThis.effbookSplats = {};
-(function () {
-  const modules = {};
-  function require(name) {
-    if (!(name in modules)) throw new Error("no module " + name);
-    return modules[name];
-  }
-  {
-    const module = { exports: {} }, exports = module.exports;
-    (function (module, exports) { %(three)s
-    })(module, exports);
-    modules["three"] = module.exports;
-  }
-  const THREE = modules["three"];
-  class FullScreenQuad {
-    constructor(material) {
-      const geometry = new THREE.BufferGeometry();
-      geometry.setAttribute("position", new THREE.Float32BufferAttribute([-1, 3, 0, -1, -1, 0, 3, -1, 0], 3));
-      geometry.setAttribute("uv", new THREE.Float32BufferAttribute([0, 2, 0, 0, 2, 0], 2));
-      this.mesh = new THREE.Mesh(geometry, material);
-      this.camera = new THREE.OrthographicCamera(-1, 1, 1, -1, 0, 1);
-    }
-    get material() { return this.mesh.material; }
-    set material(value) { this.mesh.material = value; }
-    render(renderer) { renderer.render(this.mesh, this.camera); }
-    dispose() { this.mesh.geometry.dispose(); }
-  }
-  modules["three/addons/postprocessing/Pass.js"] = { FullScreenQuad };
-  {
-    const module = { exports: {} }, exports = module.exports;
-    (function (module, exports, require) { %(spark)s
-    })(module, exports, require);
-    Object.assign(globalThis.effbookSplats, { THREE }, module.exports);
-  }
-})();
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +36,8 @@ def script() -> str | None:
     except EffbookError as error:
         print(f"{error.cause}: the viewer of scenes is left out.")
         return None
-    own = (Path(__file__).parent / "splats.js").read_text(encoding="utf-8")
-    return SHIM % {"three": three, "spark": spark} + own
+    shim, own = ((HERE / name).read_text(encoding="utf-8") for name in ("splats_modules.js", "splats.js"))
+    return shim.replace("/* three */", three).replace("/* spark */", spark) + own
 
 
 def html(scenes: dict[str, tuple[str, Path]], first: str, *, look: Look, depth: int = 2) -> str:
@@ -98,23 +60,5 @@ def html(scenes: dict[str, tuple[str, Path]], first: str, *, look: Look, depth: 
             for name, (label, path) in scenes.items()
         },
     }
-    others = [name for name in scenes if name != first]
-    options = "".join(f'<option value="{escape(name)}">{escape(scenes[name][0])}</option>' for name in others)
-    return (
-        '<div class="splats"><p><button type="button" class="splats-open">Open the scene</button> '
-        f"<label>compared with <select disabled>{options}</select></label></p>"
-        + "".join(
-            '<figure><canvas width="512" height="512" tabindex="0" aria-label="a scene to turn: drag, or use the arrow '
-            'keys"></canvas><figcaption class="splats-label"></figcaption></figure>'
-            for _ in range(2)
-        )
-        + f'<script type="application/json">{json.dumps(told)}</script>'
-        + "<script>(function (root) {"
-        + 'root.querySelector(".splats-open").addEventListener("click", function () { this.disabled = true;'
-        + "const told = JSON.parse(root.querySelector(\"script[type='application/json']\").textContent);"
-        + "const go = () => globalThis.effbookSplats.open(root, told);"
-        + "if (globalThis.effbookSplats) return go();"
-        + 'const s = document.createElement("script");'
-        + f's.src = "{"../" * depth}{PLACE}"; s.onload = go; document.head.append(s); }});'
-        + "})(document.currentScript.parentElement);</script></div>"
-    )
+    others = {name: label for name, (label, _) in scenes.items() if name != first}
+    return rendered("viewer.html", others=others, told=told, script=f"{'../' * depth}{PLACE}")

@@ -9,6 +9,7 @@ from effbook.book import pages, printed
 from effbook.book.overview import exhibits_html
 from effbook.book.places import Places, toc_files
 from effbook.book.site import repository_root
+from effbook.book.templating import plain
 from effbook.chapters import CHAPTERS
 from effbook.exhibits import entries, register
 from effbook.exhibits.listing import Entry
@@ -153,7 +154,7 @@ def test_a_chapters_page_holds_each_of_its_exhibits_once_in_full(listed):
         for one in found:
             after = text.partition(f'id="{one.id}"></span>')[2]
             heading, block = re.match(r"\s*```\n## (.*?)\n\n```\{raw\} html\n(.*?)^```$", after, re.M | re.S).groups()
-            assert heading.startswith(printed.plain(printed.name_of(one.id)))
+            assert heading.startswith(plain(printed.name_of(one.id)))
             told = "".join(ET.fromstring(block).itertext())
             parts = [one.caption, one.waits_for and one.waits_for.rstrip("."), *one.footnotes.values()]
             parts += [part for e in one.errata for part in (e.text, e.decided)]
@@ -196,6 +197,6 @@ def test_all_errata_stand_on_one_page_and_apart_what_was_set_right_in_our_text(l
 
 
 def test_a_title_is_printed_as_it_is():
-    assert printed.plain("A_1 < *B* `c` $d$ [e]") == r"A\_1 \< \*B\* \`c\` \$d\$ \[e\]"
+    assert plain("A_1 < *B* `c` $d$ [e]") == r"A\_1 \< \*B\* \`c\` \$d\$ \[e\]"
     assert printed.name_of("tab-B.12") == "Table B.12"
     assert printed.name_of("prose-3.2.4.6-time") == "Prose of section 3.2.4.6"

@@ -51,6 +51,15 @@ def test_the_scenes_lie_in_the_page_and_the_script_is_loaded_when_asked_for(libr
     assert remote_assets(tmp_path / "site") == {}
 
 
+def test_a_label_cannot_end_the_script_that_holds_it(libraries, tmp_path):
+    found = scenes(tmp_path) | {"bad": ("</script><b>", tmp_path / "plain.spz")}
+    page = viewer.html(found, "plain", look=LOOK)
+    assert page.count("</script>") == 2
+    told = json.loads(re.search(r'<script type="application/json">(.*?)</script>', page)[1])
+    assert list(told["scenes"]) == list(found)
+    assert told["scenes"]["bad"]["label"] == "</script><b>"
+
+
 def test_each_pane_can_be_reached_and_told_without_a_mouse(libraries, tmp_path):
     page = viewer.html(scenes(tmp_path), "plain", look=LOOK)
     assert page.count("<canvas") == 2
