@@ -6,6 +6,7 @@ from torch import Tensor
 from effbook.gaussians import toolkit
 from effbook.gaussians.project import Splats
 
+DEVICE = "cuda"  # only runs on such a device have this module in their fingerprint
 TILE = 16
 
 

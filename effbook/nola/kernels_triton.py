@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+DEVICE = "cuda"  # only runs on such a device have this module in their fingerprint
 BLOCK = 128  # blocks of four entries in a tile
 PROGRAMS = 2048  # enough to fill any card of today several times over
 _FIXED = {"BLOCK": BLOCK, "enable_fp_fusion": True}  # c * entry + sum may be one instruction; an entry has no sum in it

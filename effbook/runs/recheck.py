@@ -26,6 +26,7 @@ from effbook.runs.worktrees import Worktrees
 
 GPU_TOLERANCE = 1e-6
 BATCH = 8  # probes to one process: enough to pay for its start, few enough to keep all cores busy
+WHOLE = 64  # runs of seconds
 
 Say = Callable[[str], None]
 
@@ -99,7 +100,8 @@ def recheck(groups: Sequence[Group], *, jobs: int = 2, say: Say = print) -> tupl
                 unchecked.append(Unchecked(group=group, why=str(error)))
                 say(f"{group}: {error}")
                 continue
-            batches = [probes[i : i + BATCH] for i in range(0, len(probes), BATCH)]
+            size = BATCH if probes[0].cap else WHOLE
+            batches = [probes[i : i + size] for i in range(0, len(probes), size)]
             sides = [
                 (pool.submit(_run, batch, trees.folder(batch[0].commit), trees), pool.submit(_run, batch, root, trees))
                 for batch in batches

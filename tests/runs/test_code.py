@@ -126,3 +126,60 @@ def test_every_registered_recipe_has_a_fingerprint():
 
     for name in recipe_names():
         assert len(fingerprint((recipe_class(name).__module__,))) == 16
+
+
+def test_a_file_that_moves_keeps_it(tree):
+    before, listed = fingerprint(_RUNS), Sources().listing(_RUNS)
+    (tree / "adapters").mkdir()
+    (tree / "adapters/__init__.py").write_text("")
+    (tree / "nola/basis.py").rename(tree / "adapters/basis.py")
+    _edit(tree / "nola/layer.py", "from . import basis", "from effbook.adapters import basis")
+    assert fingerprint(_RUNS) == before
+    assert sorted(Sources().listing(_RUNS).values()) == sorted(listed.values())
+
+
+def test_a_name_that_comes_from_elsewhere_than_before_changes_it_though_no_module_did(tree):
+    (tree / "nola/other.py").write_text("RANK = 2\n")
+    _edit(tree / "nola/layer.py", "from . import basis", "from . import basis, other")
+    before = fingerprint(_RUNS)
+    _edit(tree / "nola/layer.py", "from . import basis, other", "from . import other as basis, basis as other")
+    assert fingerprint(_RUNS) != before
+
+
+@pytest.mark.parametrize("module", ["cache", "fetch", "manifest", "sources"])
+def test_what_fetches_and_keeps_data_keeps_it(tree, module):
+    (tree / f"data/{module}.py").write_text("x = 1\n")
+    _edit(tree / "data/load.py", "def load", f"from effbook.data.{module} import x\n\n\ndef load")
+    _edit(tree / "experiments/nola/runs.py", "import Layer\n", "import Layer\n        from effbook.data import load\n")
+    before = fingerprint(_RUNS)
+    (tree / f"data/{module}.py").write_text("x = 2\n")
+    assert fingerprint(_RUNS) == before
+    _edit(tree / "data/load.py", "return 1", "return 2")
+    assert fingerprint(_RUNS) != before
+
+
+def test_the_engine_of_another_device_than_the_run_used_keeps_it(tree):
+    (tree / "nola/kernels_cuda.py").write_text('DEVICE = "cuda"\nx = 1\n')
+    before = {device: fingerprint(_RUNS, device) for device in ("cpu", "cuda")}
+    (tree / "nola/kernels_cuda.py").write_text('DEVICE = "cuda"\nx = 2\n')
+    assert fingerprint(_RUNS, "cpu") == before["cpu"]
+    assert fingerprint(_RUNS, "cuda") != before["cuda"]
+
+
+def test_names_that_a_package_passes_on_late_are_followed(tree):
+    late = (
+        'import importlib\n_FROM = {"Layer": "layer", "Peft": "peft"}\n\n\ndef __getattr__(name):\n'
+        '    return getattr(importlib.import_module(f"effbook.nola.{_FROM[name]}"), name)\n'
+    )
+    (tree / "nola/__init__.py").write_text(late)
+    assert "effbook.nola.layer" in Sources().closure(_RUNS)
+    assert "effbook.nola.peft" not in Sources().closure(_RUNS)
+    before = fingerprint(_RUNS)
+    _edit(tree / "nola/basis.py", "RANK = 1", "RANK = 2")
+    assert fingerprint(_RUNS) != before
+
+
+def test_what_is_for_type_checkers_only_keeps_it(tree):
+    before = fingerprint(_RUNS)
+    _edit(tree / "experiments/nola/runs.py", "    from effbook.unused import x\n", "    import typing\n")
+    assert fingerprint(_RUNS) == before

@@ -57,7 +57,6 @@ def _edit(path, old, new):
     path.write_text(text.replace(old, new))
 
 
-_DOOR = "import sys; from effbook.cli import main; main(sys.argv[1:])"
 _RECORD = """
 from effbook import exhibits
 from effbook.runs.execute import execute
@@ -65,36 +64,39 @@ from effbook.runs.execute import execute
 recipe = next(run for run in exhibits.recipes_of("nola-vision", "smoke") if run.method == "linear")
 execute(recipe, profile="smoke", quiet=True)
 """
+_RECHECK = """
+import effbook.experiments.nola
+from effbook.runs import recheck, records
+
+(record,) = records.all_records("smoke")
+groups = recheck.stale_groups([record])
+if not groups:
+    print("nothing is stale")
+attested, unchecked = recheck.recheck(groups)
+print(records.standing(record), unchecked, recheck.changes(record))
+"""
 
 
 @pytest.mark.slow
 def test_numbers_that_change_are_refused_and_a_renaming_and_a_move_are_attested(house):
     home, git, python = house
-
-    def command(*arguments):
-        return python(_DOOR, *arguments)
-
     vision, training = home / "effbook/experiments/nola/vision.py", home / "effbook/experiments/shared/training.py"
     assert (ran := python(_RECORD)).returncode == 0, ran.stderr
     (path,) = (home / "book/records/smoke/nola").glob("nola-vision-*.json")
     kept = path.read_bytes()
-    assert command("recheck", "nola-vision").stdout == "Nothing is stale.\n"
+    assert python(_RECHECK).stdout == "nothing is stale\nmeasured [] {}\n"
 
     _edit(vision, "label_smoothing=0.1", "label_smoothing=0.0")  # what trains changes
-    refused = command("recheck", "nola-vision")
-    assert refused.returncode == 1
-    assert "train_loss" in refused.stdout
-    assert "they stay stale" in refused.stderr
-    said = command("stale", "nola-vision").stdout
-    assert "changed: effbook.experiments.nola.vision" in said
-    assert "train_loss" in said
+    refused = python(_RECHECK).stdout
+    assert "0 of 1 kinds agree" in refused
+    assert "differ in accuracy, train_loss by" in refused
+    assert refused.endswith("stale [] {'effbook.experiments.nola.vision': 'changed'}\n")
     git("checkout", "-q", "effbook")
 
     _edit(vision, '"accuracy": accuracy(', '"accuracy": 0.5 * accuracy(')  # what is measured changes
-    refused = command("recheck", "nola-vision")
-    assert refused.returncode == 1
-    assert "accuracy" in refused.stdout
-    assert "train_loss" not in refused.stdout
+    refused = python(_RECHECK).stdout
+    assert "differ in accuracy by" in refused
+    assert refused.endswith("stale [] {'effbook.experiments.nola.vision': 'changed'}\n")
     git("checkout", "-q", "effbook")
 
     moved = home / "effbook/experiments/nola/loop.py"  # the same in other words and in another place
@@ -104,13 +106,12 @@ def test_numbers_that_change_are_refused_and_a_renaming_and_a_move_are_attested(
     for file in (home / "effbook").rglob("*.py"):
         text = file.read_text().replace("effbook.experiments.shared.training", "effbook.experiments.nola.loop")
         file.write_text(text)
-    assert command("stale", "nola-vision").stdout.endswith("1 records are stale.\n")
-    agreed = command("recheck", "nola-vision")
-    assert agreed.returncode == 0, agreed.stdout + agreed.stderr
+    agreed = python(_RECHECK).stdout
+    assert "1 of 1 kinds agree" in agreed
+    assert agreed.endswith("rechecked [] {'effbook.experiments.nola.loop': 'changed'}\n")
     (outcome,) = attest.read(home / "book/records")
     assert (outcome.agrees, outcome.largest, outcome.commit) == (True, 0.0, git("rev-parse", "HEAD").strip())
     assert outcome.compared > 2
-    assert command("stale", "nola-vision").stdout == "0 records are stale.\n"
     assert path.read_bytes() == kept
     assert "worktree" not in git("worktree", "list", "--porcelain").replace(f"worktree {home}\n", "", 1)
 
