@@ -18,7 +18,7 @@ def _lint(folder, config):
 def test_no_import_points_to_a_higher_floor_and_there_is_no_circle():
     found = _lint(_ROOT, _ROOT / "pyproject.toml")
     assert found.returncode == 0, found.stdout + found.stderr
-    assert "4 kept, 0 broken" in found.stdout
+    assert "6 kept, 0 broken" in found.stdout
 
 
 def test_an_import_upwards_would_be_caught(tmp_path):
@@ -27,6 +27,7 @@ def test_an_import_upwards_would_be_caught(tmp_path):
         "book",
         "exhibits",
         "experiments",
+        *(f"experiments/{chapter}" for chapter in ("introduction", "cmsf", "compgs", "nola", "shared")),
         "runs",
         "nola",
         "compgs",
@@ -56,5 +57,13 @@ def test_an_import_upwards_would_be_caught(tmp_path):
     assert "CompGS and its Gaussians are a library" in _lint(tmp_path, tmp_path / "pyproject.toml").stdout
 
     (house / "gaussians" / "__init__.py").write_text("")
+    (house / "experiments" / "compgs" / "__init__.py").write_text("from effbook.experiments.nola import x\n")
+    assert "A chapter's experiments need no other chapter's" in _lint(tmp_path, tmp_path / "pyproject.toml").stdout
+
+    (house / "experiments" / "compgs" / "__init__.py").write_text("")
+    (house / "runs" / "__init__.py").write_text("from effbook import nola\n")
+    assert "The engine knows no system" in _lint(tmp_path, tmp_path / "pyproject.toml").stdout
+
+    (house / "runs" / "__init__.py").write_text("")
     (house / "attic.py").write_text("")  # a room without a floor
     assert _lint(tmp_path, tmp_path / "pyproject.toml").returncode == 1
