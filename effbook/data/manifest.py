@@ -19,6 +19,7 @@ from effbook.errors import EffbookError
 from effbook.places import folder_named
 
 Kind = Literal["images", "scenes", "pairs", "instructions", "weights", "lexicon", "script"]
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the compiled one is ten times as fast
 Hex64 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Hex32 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 
@@ -187,7 +188,7 @@ def _known() -> dict[str, Manifest]:
 def read_manifest(path: Path) -> Manifest:
     """Read and validate one YAML file; an unknown key or impossible value raises `EffbookError`."""
     try:
-        found = Manifest.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        found = Manifest.model_validate(yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"

@@ -21,10 +21,10 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     """Safe, and a key that is there twice is an error instead of the last one winning."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.MarkedYAMLError(problem=f"the key {key!r} is there twice", problem_mark=node.start_mark)
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if len(set(keys)) < len(keys):
+            key = next(key for key in keys if keys.count(key) > 1)
+            raise yaml.MarkedYAMLError(problem=f"the key {key!r} is there twice", problem_mark=node.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -59,24 +59,39 @@ def _sentence(error: ValidationError) -> str:
 
 
 @functools.cache
-def _read_all(folder: Path) -> dict[str, Exhibit]:
-    experiments.load()  # the register names their recipes
-    found = {path.stem: read(path) for path in sorted(folder.glob("*.yaml"), key=_in_book_order)}
-    for one in found.values():
-        for claim in one.claims:
-            for cell in (c for test in claim.tests for c in test.cells if c.exhibit is not None):
-                other = found.get(cell.exhibit)
-                if (
-                    other is None
-                    or cell.row not in {r.id for r in other.rows}
-                    or cell.column not in {c.id for c in other.columns}
-                ):
-                    raise EffbookError(
-                        f"{one.id}.yaml: claim {claim.id} reads {cell.exhibit} / {cell.row} / {cell.column}, "
-                        "which is not there",
-                        "correct the file",
-                    )
+def _read_one(path: Path) -> Exhibit:
+    """An exhibit whose claims read cells that are there."""
+    found = _read(path)
+    for claim in found.claims:
+        for cell in (c for test in claim.tests for c in test.cells if c.exhibit is not None):
+            there = path.with_name(f"{cell.exhibit}.yaml")
+            other = _read(there) if there.exists() else None
+            if (
+                other is None
+                or cell.row not in {r.id for r in other.rows}
+                or cell.column not in {c.id for c in other.columns}
+            ):
+                raise EffbookError(
+                    f"{found.id}.yaml: claim {claim.id} reads {cell.exhibit} / {cell.row} / {cell.column}, "
+                    "which is not there",
+                    "correct the file",
+                )
     return found
+
+
+@functools.cache
+def _read(path: Path) -> Exhibit:
+    return read(path)
+
+
+@functools.cache
+def _read_all(folder: Path) -> dict[str, Exhibit]:
+    return {name: _read_one(path) for name, path in _files(folder).items()}
+
+
+@functools.cache
+def _files(folder: Path) -> dict[str, Path]:
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"), key=_in_book_order)}
 
 
 def _in_book_order(path: Path) -> tuple:
@@ -91,11 +106,11 @@ def register(folder: Path = FOLDER) -> dict[str, Exhibit]:
 
 
 def exhibit(exhibit_id: str) -> Exhibit:
-    """The exhibit of an id such as "tab-3.12"; EffbookError with near names if there is none."""
-    known = register()
+    """The exhibit of an id such as "tab-3.12", without reading all others; EffbookError with near names if none is."""
+    known = _files(FOLDER)
     if exhibit_id not in known:
         raise EffbookError(f"there is no exhibit {exhibit_id!r}", nearest(exhibit_id, list(known)))
-    return known[exhibit_id]
+    return _read_one(known[exhibit_id])
 
 
 def recipe_of(found: Exhibit, row: Row, column: Column) -> Recipe | None:
@@ -111,6 +126,7 @@ def unit_of(column: Column) -> Recipe | None:
 
 @functools.lru_cache(maxsize=4096)
 def _made(items: tuple[tuple[str, Any], ...]) -> Recipe:
+    experiments.load()  # the register names their recipes
     fields = dict(items)
     return make(fields.pop("name"), **fields)
 
@@ -145,7 +161,8 @@ def recipes_of(what: str, profile: str) -> list[Recipe]:
     near names for anything else, and for an exhibit that has no run under the profile.
     """
     check_profile(profile)
-    known = register()
+    experiments.load()
+    known = {what: exhibit(what)} if what in _files(FOLDER) else register()
     if what in known:
         chosen = [known[what]]
     elif what == "all":
