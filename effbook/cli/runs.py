@@ -54,16 +54,18 @@ def run(
 
 
 def bench(
-    system: Annotated[str | None, typer.Argument(help="A system; all without one.")] = None,
+    system: Annotated[str | None, typer.Argument(help="A system, or exhibits; all without one.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 if a figure is missed.")] = False,
 ) -> None:
     """The ledger: speed, memory and bytes as ratios measured in one process, against the figures to reach."""
     from effbook import experiments
     from effbook.cli import tables
+    from effbook.exhibits.bench import register_benches
     from effbook.runs import bench as ledger
 
     ledger.check_system(system)
     experiments.load()
+    register_benches()
     lines = ledger.bench(system, say=lambda line: typer.echo(line, err=True))
     tables.show_ledger(lines)
     if check and (missed := [line.bench.name for line in lines if line.reached is False]):

@@ -21,6 +21,7 @@ from effbook.runs.cache import now
 from effbook.runs.recipe import Recipe, nearest
 
 SCHEMA = 1
+LEDGERS = (*SYSTEMS, "exhibits")  # the systems', and that of the commands which show the register
 
 
 @dataclass(frozen=True)
@@ -162,9 +163,9 @@ def standing_of(paths: Sequence[str]) -> str:
 
 
 def check_system(system: str | None) -> None:
-    """EffbookError, with near names, unless it is one of the systems or None for all of them."""
-    if system is not None and system not in SYSTEMS:
-        raise EffbookError(f"there is no system {system!r}", nearest(system, list(SYSTEMS)))
+    """EffbookError, with near names, unless it is one of those that have a ledger or None for all of them."""
+    if system is not None and system not in LEDGERS:
+        raise EffbookError(f"there is no system {system!r}", nearest(system, list(LEDGERS)))
 
 
 def benches(system: str | None = None) -> list[Bench]:
