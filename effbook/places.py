@@ -1,6 +1,7 @@
 """Where effbook's folders are, as the environment names them, and whether they can be written to."""
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -36,6 +37,19 @@ def expanded(variable: str, given: str) -> Path:
         return Path(given).expanduser().absolute()
     except RuntimeError:
         raise EffbookError(f"{variable} names {given}, a home that is not there", "correct it, or unset it") from None
+
+
+def room(folder: Path) -> int:
+    """Bytes that are free where a folder is or would be; EffbookError if it cannot be written to. Nothing is made."""
+    try:
+        there = next(place for place in (folder, *folder.parents) if place.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            raise EffbookError(
+                f"{folder} cannot be written to", "give this user the right to it, or name another folder"
+            )
+        return shutil.disk_usage(there).free
+    except OSError as error:
+        raise system_error(error) from None
 
 
 def ready(folder: Path) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from effbook.errors import EffbookError, system_error
-from effbook.places import expanded, folder_named, ready
+from effbook.places import expanded, folder_named, ready, room
 
 LONG = "/".join(["a" * 200] * 30)
 
@@ -105,3 +105,14 @@ def test_what_the_system_refuses_is_a_sentence_with_file_and_remedy(code, cause,
 def test_an_error_without_a_file_and_one_without_a_number_are_sentences_too():
     assert "the disk that is written to is full" in str(system_error(OSError(errno.ENOSPC, "No space left")))
     assert "(what nobody foresaw)" in str(system_error(OSError("What nobody foresaw")))
+
+
+def test_the_room_on_a_disk_is_told_without_making_a_folder(here):
+    assert room(here / "no" / "such") > 0
+    assert not (here / "no").exists()
+
+
+def test_no_room_is_told_where_nothing_can_be_written(here, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(EffbookError, match=r"no cannot be written to; give this user the right"):
+        room(here / "no")

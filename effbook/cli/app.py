@@ -1,5 +1,6 @@
 """The program: its commands, each in the room of its kind, and the one way in which a command fails."""
 
+import io
 import os
 import sys
 from typing import Annotated
@@ -32,8 +33,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Run a command; every failure is one sentence on standard error, with a traceback only under --debug."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
-    for stream in filter(None, (sys.stdout, sys.stderr)):
-        stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 gets \u2026 for what it cannot show
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without UTF-8 gets \u2026 for what it cannot show
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = app([word for word in arguments if word != "--debug"], prog_name="effbook", standalone_mode=False)
         if sys.stdout is not None:

