@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from effbook.exhibits.look import Look
 from effbook.exhibits.measure import Table, measured
 from effbook.exhibits.schema import Column, Exhibit, Row
+from effbook.exhibits.text import number
 from effbook.exhibits.theme import INK, themed
 
 MOST_COLUMNS = 3
@@ -48,12 +49,6 @@ def names(found: Exhibit, rows: Sequence[Row]) -> list[str]:
         next((row.values[c.id] for c in found.columns if c.arithmetic and row.values.get(c.id)), "") for row in rows
     ]
     return [f"{name}, {n}" if plain.count(name) > 1 and n else name for name, n in zip(plain, counts, strict=True)]
-
-
-def number(text: str, mega: int = 1_000_000) -> float:
-    """A printed value as a number: "47K" is 47,000, or 49,283 where the table's K is 2^20 / 1000; "48h" is 2880 min."""
-    unit = {"K": mega / 1000, "M": float(mega), "B": 1000.0 * mega, "h": 60.0}.get(text[-1], 1.0)
-    return float(text.rstrip("KMBh").replace(",", "")) * unit
 
 
 def _dots(table: Table, columns: list[Column]) -> Figure:

@@ -157,3 +157,9 @@ def matches(row: Row, column: Column, count: float) -> bool:
     """Whether a value of ours, printed as the table prints, is the text that the table has."""
     printed = row.values.get(column.id)
     return printed is not None and as_printed(count, printed, column.mega) == printed
+
+
+def number(text: str, mega: int = 1_000_000) -> float:
+    """A printed value as a number: "47K" is 47,000, or 49,283 where the table's K is 2^20 / 1000; "48h" is 2880 min."""
+    unit = {"K": mega / 1000, "M": float(mega), "B": 1000.0 * mega, "h": 60.0}.get(text[-1], 1.0)
+    return float(text.rstrip("KMBh").replace(",", "")) * unit

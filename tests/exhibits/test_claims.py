@@ -6,8 +6,8 @@ from scipy.optimize import linprog
 
 from effbook.exhibits import exhibit, register
 from effbook.exhibits.claims import judge, verdict
-from effbook.exhibits.plots import number
 from effbook.exhibits.sentences import Cell, Claim, Sum
+from effbook.exhibits.text import number
 
 CLAIMS = [(e.id, c.id) for e in register().values() for c in e.claims]
 

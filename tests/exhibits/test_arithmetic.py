@@ -5,7 +5,7 @@ import yaml
 
 from effbook.book.site import repository_root
 from effbook.exhibits import exhibit
-from effbook.exhibits.plots import number
+from effbook.exhibits.text import number
 
 TRAININGS = exhibit("tab-A.11").rows
 SPLITS = exhibit("tab-A.13").rows
