@@ -3,14 +3,14 @@
     with card():
         recipe.run(Context(profile="smoke", folder=folder, ...))  # with context.device = "card"
 
-Inside, a tensor on the device "card" wraps one of the CPU. Every operation is looked at before it runs: tensors of both
-devices in one operation, or a generator of the CPU that draws into a tensor of the card, raise `MixedDevicesError`, as
-CUDA would refuse them. A scalar (a tensor without dimensions) may come from the CPU, and so may indices into a tensor of
-the card, as with CUDA.
+Inside, a tensor on the device "card" wraps one of the CPU. Every operation is looked at before it runs: tensors of
+both devices in one operation, or a generator of the CPU that draws into a tensor of the card, raise
+`MixedDevicesError`, as CUDA would refuse them. A scalar (a tensor without dimensions) may come from the CPU, and so
+may indices into a tensor of the card, as with CUDA.
 
-What it does not catch: whatever asks for the word "cuda" (Triton and gsplat kernels, `torch.cuda...`, autocast to a
-number type that a card lacks), asynchronous errors, memory, other bits than the CPU's, and non-contiguous storage that
-only a real kernel refuses. A parameter of the card is no `nn.Parameter` by its type.
+What it does not catch: whatever asks for the word "cuda" (Triton and gsplat kernels, `torch.cuda...`, which checkpoint
+or clock is taken), operations and number types that a card lacks, errors that come late, memory, other bits than the
+CPU's, tensors of inference mode where they mustn't be. The type of a parameter on the card is not `nn.Parameter`.
 """
 
 from collections.abc import Iterator
@@ -92,7 +92,9 @@ def dispatched(func, args: tuple, kwargs: dict):
         raise MixedDevicesError(f"{func} takes tensors of the card and of the CPU")
     if to_card and any(isinstance(x, torch.Generator) for x in leaves):
         raise MixedDevicesError(f"{func} draws on the card from a generator of the CPU")
-    inner = {key: torch.device("cpu") if key == "device" and value is not None else value for key, value in kwargs.items()}
+    inner = {
+        key: torch.device("cpu") if key == "device" and value is not None else value for key, value in kwargs.items()
+    }
     held = tree_map(lambda x: x.held if isinstance(x, CardTensor) else x, (args, inner))
     result = func(*held[0], **held[1])
     if func is aten.copy_.default:

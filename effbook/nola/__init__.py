@@ -3,32 +3,40 @@
     from effbook.nola import NOLASettings, adapt
     adapt(model, NOLASettings(k=1000, l=1000, rank=8), targets=["q_proj", "v_proj"])
 
-`effbook.nola.peft` (imported on its own, as it needs `peft`) makes it a method of that library.
+`effbook.nola.peft` (imported on its own, as it needs `peft`) makes it a method of that library. Names are imported when
+they are asked for: settings (`config`) need no torch.
 """
 
-from effbook.nola.basis import Basis, combine, generate, stream_of
-from effbook.nola.checkpoint import load, save
-from effbook.nola.config import NOLASettings
-from effbook.nola.inject import adapt, adapted, count_parameters, split_fused
-from effbook.nola.layer import NOLAConv2d, NOLALayer, NOLALinear, near_square
-from effbook.nola.pranc import PRANCSettings, adapt_pranc
+import importlib
 
-__all__ = [
-    "Basis",
-    "NOLAConv2d",
-    "NOLALayer",
-    "NOLALinear",
-    "NOLASettings",
-    "PRANCSettings",
-    "adapt",
-    "adapt_pranc",
-    "adapted",
-    "combine",
-    "count_parameters",
-    "generate",
-    "load",
-    "near_square",
-    "save",
-    "split_fused",
-    "stream_of",
-]
+_FROM = {
+    "Basis": "basis",
+    "NOLAConv2d": "layer",
+    "NOLALayer": "layer",
+    "NOLALinear": "layer",
+    "NOLASettings": "config",
+    "PRANCSettings": "pranc",
+    "adapt": "inject",
+    "adapt_pranc": "pranc",
+    "adapted": "inject",
+    "combine": "basis",
+    "count_parameters": "inject",
+    "generate": "basis",
+    "load": "checkpoint",
+    "near_square": "layer",
+    "save": "checkpoint",
+    "split_fused": "inject",
+    "stream_of": "basis",
+}
+
+__all__ = list(_FROM)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _FROM:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_FROM[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
