@@ -2,14 +2,16 @@
 
 import heapq
 import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
-
-import numpy as np
+from typing import TYPE_CHECKING, ClassVar
 
 from effbook.errors import EffbookError
 from effbook.experiments.compgs.scene import SceneRecipe
 from effbook.runs.recipe import Context, Result, register_recipe
+
+if TYPE_CHECKING:
+    from effbook.compgs.model import Compressed
 
 
 @register_recipe
@@ -34,29 +36,25 @@ class CodesRecipe(SceneRecipe):
 
     def run(self, context: Context) -> Result:
         from effbook.compgs.bits import bits_for
-        from effbook.data.cache import cache_folder
-        from effbook.experiments.compgs.datasets import load_scene, scene_names
+        from effbook.experiments.compgs.measuring import measured
 
-        result = super().run(context)
         which = self.quantised.split().index(self.counted) if self.counted else 0
-        found: dict[str, list[float]] = {"top": [], "fixed": [], "huffman": []}
-        for name in scene_names(self.dataset, self.scene):
-            scene = load_scene(
-                self.dataset, name, shrink=self.shrink, points=self.points, seed=self.seed, cache=cache_folder(),
-                say=lambda _: None,
-            )  # fmt: skip
-            model, _ = self._trained(scene, context)
+        uses: list[list[int]] = []  # of each scene: Gaussians by code, the most used code first
+
+        def look(model: "Compressed") -> None:
             book = model.codebooks[which]
-            used = np.sort(np.bincount(book.indices.numpy(), minlength=len(book.codes)))[::-1]
-            result.series.setdefault("Gaussians by code", used.astype(float).tolist())  # of the first scene
-            found["top"].append(100 * float(used[0]) / len(model))
-            found["fixed"].append(float(bits_for(len(book.codes))))
-            found["huffman"].append(huffman_bits(used))
-        result.metrics.update({name: statistics.fmean(values) for name, values in found.items()})
+            counts = book.indices.int().bincount(minlength=len(book.codes))
+            uses.append(counts.sort(descending=True).values.tolist())
+
+        result = measured(self, context, look)
+        result.series["Gaussians by code"] = [float(n) for n in uses[0]]
+        result.metrics["top"] = statistics.fmean(100 * float(used[0]) / sum(used) for used in uses)
+        result.metrics["fixed"] = statistics.fmean(float(bits_for(len(used))) for used in uses)
+        result.metrics["huffman"] = statistics.fmean(huffman_bits(used) for used in uses)
         return result
 
 
-def huffman_bits(counts: np.ndarray) -> float:
+def huffman_bits(counts: Iterable[float]) -> float:
     """Mean bits a symbol of a Huffman code for symbols that occur so often [K]; 0 for a single symbol."""
     waiting = [int(n) for n in counts if n > 0]
     total, bits = sum(waiting), 0

@@ -13,7 +13,8 @@ from effbook.compgs import Book, CompGSSettings, Compressed
 from effbook.compgs import fit as fit_compressed
 from effbook.data.cache import cache_folder
 from effbook.evaluate.images import psnr
-from effbook.experiments.compgs.datasets import load_scene
+from effbook.experiments.compgs import training
+from effbook.experiments.compgs.loading import load_scene
 from effbook.experiments.compgs.scene import SceneRecipe
 from effbook.gaussians.config import DensitySettings, Rates, TrainSettings
 from effbook.gaussians.formats import read_spz
@@ -48,12 +49,9 @@ class Shown:
 
 def shown(recipe: SceneRecipe, name: str) -> Shown:
     """The scene of a recipe after training; about half a minute at `mini` if it is not in the cache."""
-    scene = load_scene(
-        recipe.dataset, name, shrink=recipe.shrink, points=recipe.points, seed=recipe.seed, cache=cache_folder(),
-        say=lambda _: None,
-    )  # fmt: skip
+    scene = recipe.load(name)
     with tempfile.TemporaryDirectory() as folder:
-        model, _ = recipe._trained(scene, Context(profile="shown", folder=Path(folder)))
+        model, _ = training.trained(recipe, scene, Context(profile="shown", folder=Path(folder)))
     return Shown(scene=scene, model=model)
 
 
@@ -84,7 +82,7 @@ def few_views(dataset: str, name: str, *, size_px: int = 128, train: int = 8) ->
     """
     if dataset != "still-lifes":
         shrink = 8 if dataset == "fox" else 1
-        return load_scene(dataset, name, shrink=shrink, points=300, seed=0, cache=cache_folder(), say=lambda _: None)
+        return load_scene(dataset, name, shrink=shrink, points=300, seed=0, say=lambda sentence: None)
     some = {"train": range(0, 64, 64 // train), "test": (HELD_OUT,)}
     folder = still_life(name, cache_folder() / "scenes" / dataset, size_px=size_px, only=some)
     return dataclasses.replace(read_synthetic(folder, points=2000), name=name)
@@ -116,7 +114,7 @@ def trained_on(one: Shown, books: tuple[Book, ...], *, steps: int = 60, frozen: 
     `frozen` are codes to be taken as they are.
     """
     views = [one.scene.cameras[i] for i in one.scene.train]
-    training = TrainSettings(
+    settings = TrainSettings(
         iterations=steps,
         sh_interval=1,
         rates=GENTLE,
@@ -126,6 +124,6 @@ def trained_on(one: Shown, books: tuple[Book, ...], *, steps: int = 60, frozen: 
     quantised = CompGSSettings(books=books, start=1, interval=20, end=steps, penalty=0.0)
     images = [one.scene.images[i] for i in one.scene.train]
     model = fit_compressed(
-        one.model.decode(), views, images, training, quantised, extent=camera_extent(views), frozen=frozen
+        one.model.decode(), views, images, settings, quantised, extent=camera_extent(views), frozen=frozen
     )
     return dataclasses.replace(one, model=model)

@@ -17,23 +17,9 @@ of Mip-NeRF360's mean, and the penalty is multiplied by 11.
 from collections.abc import Callable
 from typing import Any
 
+from effbook.experiments.compgs.scene import ITERATIONS
 from effbook.experiments.shared.profiles import SKIP, scaled_by
 from effbook.runs.profiles import register_profiles
-
-ITERATIONS = (
-    "iterations",
-    "sh_interval",
-    "densify_start",
-    "densify_end",
-    "densify_interval",
-    "reset_interval",
-    "kmeans_start",
-    "kmeans_end",
-    "kmeans_interval",
-    "penalty_start",
-    "penalty_end",
-    "prune_interval",
-)
 
 # Data set and scene of the text -> those that stand in for it. Deep Blending, DL3DV and ARKit have no stand-in.
 STAND_INS = {

@@ -2,18 +2,12 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from effbook.data.cache import cache_folder
 from effbook.errors import EffbookError
-from effbook.experiments.compgs.datasets import load_scene, scene_count
+from effbook.experiments.compgs.datasets import scene_count, scene_names
 from effbook.experiments.compgs.scene import SceneRecipe
-from effbook.runs.code import fingerprint
-from effbook.runs.recipe import Context, Cost, register_recipe
-
-if TYPE_CHECKING:
-    from effbook.compgs import Compressed
-    from effbook.gaussians.scenes import Scene
+from effbook.runs.recipe import Cost, register_recipe
 
 
 @register_recipe
@@ -35,17 +29,10 @@ class SharedRecipe(SceneRecipe):
         whole = super().cost()
         return dataclasses.replace(whole, seconds=whole.seconds * 1.3)
 
-    def _training_key(self, scene: str, upto: int | None = None) -> str:
-        own = super()._training_key(scene, upto)
-        return own if scene == self.source or upto is not None else f"{own}-{self.source}-{fingerprint(self.modules())}"
+    def codes_of(self, scene: str) -> str | None:
+        return None if scene == self.source else self.source
 
-    def _train_anew(self, scene: "Scene", context: Context) -> "tuple[Compressed, float]":
-        """The source scene as ever; the others with its codes, which stay as they are."""
-        if scene.name == self.source:
-            return super()._train_anew(scene, context)
-        source = load_scene(
-            self.dataset, self.source, shrink=self.shrink, points=self.points, seed=self.seed, cache=cache_folder(),
-            say=lambda _: None,
-        )  # fmt: skip
-        books = self._trained(source, context)[0].codebooks
-        return self._train(scene, context, frozen={book.parameters: book.codes for book in books})
+    def probe(self) -> dict[str, object]:
+        """One scene that takes the codes of `source`, which is trained for it."""
+        others = [name for name in scene_names(self.dataset, self.scene) if name != self.source]
+        return super().probe() | {"scene": others[0] if others else self.source}

@@ -8,8 +8,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from effbook.errors import EffbookError
-from effbook.experiments.compgs.scene import SceneRecipe, storage_of
+from pydantic import PositiveInt
+
+from effbook.experiments.compgs.scene import SceneRecipe, in_short
 from effbook.runs.profiles import register_profiles
 from effbook.runs.recipe import Context, Cost, Recipe, Result, register_recipe
 
@@ -37,14 +38,12 @@ class ShowcaseRecipe(Recipe):
 
     dataset: Literal["still-lifes", "toy"] = "still-lifes"
     scene: str = "metals"
-    most_gaussians: int = 10_000
-    points: int = 4000
-    divide_iterations: int = 10
-    divide_codes: int = 32
+    most_gaussians: PositiveInt = 10_000
+    points: PositiveInt = 4000
+    divide_iterations: PositiveInt = 10
+    divide_codes: PositiveInt = 32
 
     def validate(self) -> None:
-        if min(self.divide_iterations, self.divide_codes) < 1:
-            raise EffbookError("a divisor is below 1", "give at least 1")
         self.scaled("3dgs")
 
     def cost(self) -> Cost:
@@ -52,8 +51,6 @@ class ShowcaseRecipe(Recipe):
 
     def scaled(self, variant: str) -> SceneRecipe:
         """A variant at this recipe's scale."""
-        from effbook.experiments.compgs.profiles import ITERATIONS
-
         whole = VARIANTS[variant]
         return dataclasses.replace(
             whole,
@@ -65,36 +62,33 @@ class ShowcaseRecipe(Recipe):
             penalty=round(whole.penalty * 330, 12),
             codes_colour=max(2, whole.codes_colour // self.divide_codes),
             codes_covariance=max(2, whole.codes_covariance // self.divide_codes),
-            **{field: max(1, getattr(whole, field) // self.divide_iterations) for field in ITERATIONS},
+            **in_short(whole, self.divide_iterations),
         )
+
+    def probe(self) -> dict[str, object]:
+        """The same schedule in a hundred iterations, with fewer Gaussians."""
+        return {"divide_iterations": 300, "most_gaussians": 3000, "points": 2000}
 
     def run(self, context: Context) -> Result:
         from effbook.compgs.container import read, write
-        from effbook.data.cache import cache_folder
-        from effbook.experiments.compgs.datasets import load_scene
+        from effbook.experiments.compgs.measuring import measure
+        from effbook.experiments.compgs.training import trained
         from effbook.gaussians.formats import write_spz
 
         metrics: dict[str, float | int | None] = {}
         artifacts = {}
-        scene = load_scene(
-            self.dataset,
-            self.scene,
-            shrink=1,
-            points=self.points,
-            seed=self.seed,
-            cache=cache_folder(),
-            say=context.display.say,
-        )
+        scene = self.scaled("3dgs").load(self.scene, context.display.say)
         for variant in VARIANTS:
             recipe = self.scaled(variant)
-            model, _ = recipe._trained(scene, context)
-            path = context.folder / f"{variant}.compgs"
-            metrics[f"{variant}_bytes"] = write(model, path, storage_of(recipe.storage))
+            model, _ = trained(recipe, scene, context)
+            path, shown = context.folder / f"{variant}.compgs", context.folder / f"{variant}.spz"
+            metrics[f"{variant}_bytes"] = write(model, path, recipe.storing())
             metrics[f"{variant}_gaussians"] = len(model)
             stored = read(path)
-            metrics[f"{variant}_psnr"] = recipe._measure(stored, scene, context.device)[0]["psnr"]
-            write_spz(stored.decode(), context.folder / f"{variant}.spz")
-            artifacts[f"{variant}.spz"] = context.folder / f"{variant}.spz"
+            scores, _ = measure(stored, scene, sh_degree=recipe.sh_degree, device=recipe.device(context), lpips=False)
+            metrics[f"{variant}_psnr"] = scores["psnr"]
+            write_spz(stored.decode(), shown)
+            artifacts[shown.name] = shown
         return Result(metrics=metrics, artifacts=artifacts)
 
 

@@ -3,9 +3,10 @@
 import dataclasses
 import statistics
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from effbook.errors import EffbookError
+from pydantic import Field
+
 from effbook.experiments.compgs.scene import SceneRecipe
 from effbook.runs.recipe import Context, Cost, Result, register_recipe
 
@@ -16,24 +17,21 @@ class SpreadRecipe(SceneRecipe):
     """`compgs-scene` with `runs` seeds from `seed` x `runs` on; least, most, mean, difference and deviation of PSNR."""
 
     name: ClassVar[str] = "compgs-spread"
+    varying: ClassVar[tuple[str, ...]] = ()
 
-    runs: int = 20
-
-    def validate(self) -> None:
-        super().validate()
-        if self.runs < 2:
-            raise EffbookError(f"runs is {self.runs}", "give at least 2: one run has no spread")
+    runs: Annotated[int, Field(ge=2)] = 20  # one run has no spread
 
     def cost(self) -> Cost:
         once = super().cost()
         return dataclasses.replace(once, seconds=once.seconds * self.runs)
 
+    def probe(self) -> dict[str, object]:
+        """Two of the runs, each cut as `compgs-scene` is."""
+        return super().probe() | {"runs": 2}
+
     def run(self, context: Context) -> Result:
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(SceneRecipe)}
-        found = []
-        for i in range(self.runs):
-            once = SceneRecipe(**fields | {"seed": self.seed * self.runs + i})
-            found.append(once.run(context).metrics["psnr"])
+        seeds = range(self.seed * self.runs, (self.seed + 1) * self.runs)
+        found = [self.plain(seed=seed).run(context).metrics["psnr"] for seed in seeds]
         return Result(
             metrics={
                 "min": min(found),

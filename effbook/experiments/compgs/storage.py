@@ -7,7 +7,9 @@ those few kilobytes (a number for each code).
 """
 
 from dataclasses import dataclass, fields
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, PositiveInt
 
 from effbook.errors import EffbookError
 from effbook.experiments.shared.arithmetic import register_arithmetic
@@ -15,6 +17,7 @@ from effbook.runs.recipe import Context, Recipe, Result
 
 POSITION, OPACITY, DC, SH, SCALE, ROTATION = 3, 1, 3, 45, 3, 4  # values a Gaussian
 FULL_BITS = 32
+Bits = Annotated[int, Field(ge=1, le=64)]
 
 
 @register_arithmetic
@@ -30,23 +33,17 @@ class StorageRecipe(Recipe):
     name: ClassVar[str] = "compgs-storage"
 
     method: Literal["3dgs", "no-sh", "compgs"]
-    gaussians: int
-    codes_dc: int = 4096
-    codes_sh: int = 4096
-    codes_scale: int = 32_768
-    codes_rotation: int = 32_768
-    position_bits: int = 32
-    opacity_bits: int = 32
-    codebook_bits: int = 32
+    gaussians: PositiveInt
+    codes_dc: PositiveInt = 4096
+    codes_sh: PositiveInt = 4096
+    codes_scale: PositiveInt = 32_768
+    codes_rotation: PositiveInt = 32_768
+    position_bits: Bits = 32
+    opacity_bits: Bits = 32
+    codebook_bits: Bits = 32
     run_length: bool = True  # of the wider covariance index
 
     def validate(self) -> None:
-        for field in ("gaussians", "codes_dc", "codes_sh", "codes_scale", "codes_rotation"):
-            if getattr(self, field) < 1:
-                raise EffbookError(f"{field} is {getattr(self, field)}", f"choose {field} of at least 1")
-        for field in ("position_bits", "opacity_bits", "codebook_bits"):
-            if not 1 <= getattr(self, field) <= 64:
-                raise EffbookError(f"{field} is {getattr(self, field)}", f"choose {field} from 1 to 64")
         if self.method != "compgs":
             for field in fields(self):
                 if field.name not in ("method", "gaussians", "seed") and getattr(self, field.name) != field.default:

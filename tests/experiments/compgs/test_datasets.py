@@ -15,8 +15,9 @@ from effbook import data
 from effbook.data.cache import local_folders
 from effbook.data.manifest import manifest_folder
 from effbook.errors import EffbookError
-from effbook.experiments.compgs import datasets
-from effbook.experiments.compgs.datasets import DATASETS, load_scene, scene_count, scene_names
+from effbook.experiments.compgs import loading
+from effbook.experiments.compgs.datasets import DATASETS, scene_count, scene_names
+from effbook.experiments.compgs.loading import load_scene
 
 PHOTOS = [name for name, described in DATASETS.items() if described.layout != "generated"]
 
@@ -47,9 +48,8 @@ def local(house, monkeypatch):
     return house / "local"
 
 
-def load(dataset, name, house, *, shrink=1, said=None):
-    say = said.append if said is not None else lambda _: None
-    return load_scene(dataset, name, shrink=shrink, points=10, seed=0, cache=house / "cache", say=say)
+def load(dataset, name, *, shrink=1, say=print):
+    return load_scene(dataset, name, shrink=shrink, points=10, seed=0, say=say)
 
 
 def photo(path, size=(8, 6), alpha=False):
@@ -108,7 +108,7 @@ def test_fixed_names_need_no_data(house):
 def test_a_data_set_that_is_not_here_says_what_to_fetch_and_where_to_put_it(house, name):
     scene = next(iter(DATASETS[name].scenes), "x")
     with pytest.raises(EffbookError, match=f"put .* into .*{house.name}/local/") as caught:
-        load(name, scene, house)
+        load(name, scene)
     online = [source for source in data.manifest(name).sources if source.kind != "local"]
     assert (f"'effbook data fetch {name}'" in str(caught.value)) == bool(online)
     if not DATASETS[name].scenes:
@@ -129,7 +129,7 @@ def test_scenes_with_colmap_models_are_read_with_3dgss_choice_of_photos(local, d
         (local / folder / name).mkdir(parents=True)
     for name, photos in images.items():
         colmap(local / folder / name, images=photos)
-        scene = load(dataset, name, local.parent, shrink=2)
+        scene = load(dataset, name, shrink=2)
         assert (scene.name, scene.held_out, len(scene.points)) == (name, (0, 8), 2)
         assert (scene.cameras[0].width, scene.cameras[0].focal_x) == (4, 5.0)
 
@@ -142,7 +142,7 @@ def test_nerf_synthetic_is_read_with_its_own_split_on_white(local):
         for i in range(n):
             photo(lego / split / f"r_{i}.png", alpha=True)
         transforms(lego / f"transforms_{split}.json", [f"./{split}/r_{i}" for i in range(n)])
-    scene = load("nerf-synthetic", "lego", local.parent)
+    scene = load("nerf-synthetic", "lego")
     assert (scene.name, scene.held_out, scene.background) == ("lego", (4, 5), (1.0, 1.0, 1.0))
 
 
@@ -151,7 +151,7 @@ def test_a_fox_with_photos_missing_says_so(local):
         photo(local / "fox" / "images" / f"{i}.jpg")
     transforms(local / "fox" / "transforms.json", [f"images/{i}.jpg" for i in range(5)], fl_x=9.0, w=8, h=6)
     said = []
-    scene = load("fox", "fox", local.parent, said=said)
+    scene = load("fox", "fox", say=said.append)
     assert (scene.name, len(scene.cameras), scene.cameras[0].focal_x) == ("fox", 4, 9.0)
     assert said == ["fox: 1 of 5 cameras have no image and are left out: 4.jpg"]
 
@@ -161,7 +161,7 @@ def test_the_fox_of_instant_ngp_is_read_where_it_is(tmp_path, monkeypatch):
         pytest.skip("the fox is not in the local folder")
     monkeypatch.setenv("EFFBOOK_DATA", str(tmp_path))
     said = []
-    scene = load_scene("fox", "fox", shrink=8, points=100, seed=0, cache=tmp_path, say=said.append)
+    scene = load_scene("fox", "fox", shrink=8, points=100, seed=0, say=said.append)
     assert len(scene.cameras) >= 50
     assert (scene.cameras[0].width, scene.cameras[0].height) == (135, 240)
     assert scene.cameras[0].focal_x == pytest.approx(1375.52 / 8)
@@ -205,7 +205,7 @@ def test_dl3dv_is_read_from_either_of_its_formats(local):
         photo(home / "0001" / "nerfstudio" / "images_4" / f"frame_{i}.png")
     names = [f"images/frame_{i}.png" for i in range(9)]
     transforms(home / "0001" / "nerfstudio" / "transforms.json", names, w=32, h=24, fl_x=40.0, k1=0.1)
-    splat, studio = (load("dl3dv-140", name, local.parent) for name in ("0000", "0001"))
+    splat, studio = (load("dl3dv-140", name) for name in ("0000", "0001"))
     assert (splat.name, splat.cameras[0].focal_x, len(splat.points)) == ("0000", 5.0, 2)
     assert (studio.name, studio.cameras[0].focal_x, len(studio.points)) == ("0001", 10.0, 10)
     assert splat.held_out == studio.held_out == (0, 8)
@@ -234,7 +234,7 @@ def test_the_choice_of_arkits_videos_rests_on_their_ids_alone(local):
     with pytest.raises(EffbookError, match=f"no scene '{other}'"):
         scene_names("arkit-200", other)
     with pytest.raises(EffbookError, match=f"the video {chosen[0]} is not here; put its frames into"):
-        load("arkit-200", chosen[0], local.parent)
+        load("arkit-200", chosen[0])
     listing.write_text("video,fold\n1,Training\n")
     with pytest.raises(EffbookError, match="is no list of videos"):
         scene_names("arkit-200", "all")
@@ -251,7 +251,7 @@ def test_a_video_of_arkit_is_read_from_its_model_or_reconstructed_once_from_300_
     ready, raw = scene_names("arkit-200", "all")[:2]
     folds = dict(line.split(",")[::2] for line in (home / "raw_train_val_splits.csv").read_text().splitlines())
     colmap(home / folds[ready] / ready, size=(8, 6))
-    assert load("arkit-200", ready, local.parent).name == ready
+    assert load("arkit-200", ready).name == ready
     frames = home / folds[raw] / raw / "frames"
     photo(frames / "0000.png")
     for i in range(1, 599):
@@ -264,9 +264,9 @@ def test_a_video_of_arkit_is_read_from_its_model_or_reconstructed_once_from_300_
         (folder / "work").mkdir()
         return folder
 
-    monkeypatch.setattr(datasets, "reconstruct", fake)
+    monkeypatch.setattr(loading, "reconstruct", fake)
     for _ in range(2):
-        assert load("arkit-200", raw, local.parent).name == raw
+        assert load("arkit-200", raw).name == raw
     assert len(seen) == 1
     assert len(seen[0]) == 300
     assert (seen[0][0], seen[0][-1]) == (0, 598)
@@ -285,6 +285,7 @@ def test_the_still_lifes_of_the_lab_profile_are_rendered_at_800_pixels(tmp_path,
             transforms(folder / f"transforms_{split}.json", [f"./{split}/r_{i}" for i in range(n)])
         return folder
 
-    monkeypatch.setattr(datasets, "still_life", fake)
-    load_scene("still-lifes-800", "cage", shrink=1, points=10, seed=0, cache=tmp_path, say=print)
+    monkeypatch.setattr(loading, "still_life", fake)
+    monkeypatch.setenv("EFFBOOK_DATA", str(tmp_path))
+    load("still-lifes-800", "cage")
     assert asked == [("cage", tmp_path / "scenes" / "still-lifes-800", {"size_px": 800})]

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from effbook.errors import EffbookError
-from effbook.experiments.compgs import scene as module
-from effbook.experiments.compgs.datasets import load_scene
-from effbook.experiments.compgs.scene import SceneRecipe
+from effbook.experiments.compgs import training
+from effbook.experiments.compgs.scene import STORAGES, SceneRecipe
 from effbook.runs.context import Context
 from effbook.runs.profiles import NotInProfileError, scale
 
@@ -47,8 +46,8 @@ def test_a_run_measures_pictures_bytes_and_gaussians(cache, tmp_path):
 
 def test_rows_that_differ_in_storage_share_the_trained_scene(cache, tmp_path, monkeypatch):
     trained = []
-    train = SceneRecipe._train
-    monkeypatch.setattr(SceneRecipe, "_train", lambda self, *a: trained.append(self) or train(self, *a))
+    train = training._train
+    monkeypatch.setattr(training, "_train", lambda recipe, *a, **b: trained.append(recipe) or train(recipe, *a, **b))
     first = run(smoke(quantised=FOUR), tmp_path)
     bitq = run(smoke(quantised=FOUR, storage="bitq"), tmp_path)
     assert len(trained) == 1
@@ -88,6 +87,15 @@ def test_words_say_what_gets_a_codebook():
         {"after_training": True},
         {"scene": "bicycle"},
         {"shrink": 0},
+        {"points": 3},
+        {"most_gaussians": 0},
+        {"iterations": 0},
+        {"kmeans_interval": 0},
+        {"prune_interval": 0},
+        {"codes_colour": 0},
+        {"densify_start": -1},
+        {"penalty": -1e-7},
+        {"least_opacity": -0.1},
         {"sh_degree": 4},
         {"kmeans_end": 10},
         {"dataset": "lego"},
@@ -135,10 +143,11 @@ def test_lab_trains_in_full_size_with_the_penalty_scaled_to_its_gaussians():
 
 
 def test_storage_ways_are_those_of_the_tables():
-    ways = {name: module.storage_of(name) for name in ("packed", "bitq", "int16", "int8", "int8-no-pos", "int4-no-pos")}
-    assert ways["bitq"].plain_bits == {"means": 16, "opacities": 8}
-    assert "means" not in ways["int8-no-pos"].plain_bits
-    assert ways["int16"].code_bits == 16
+    assert STORAGES["bitq"].plain_bits == {"means": 16, "opacities": 8}
+    assert "means" not in STORAGES["int8-no-pos"].plain_bits
+    assert STORAGES["int16"].code_bits == 16
+    for name, storage in STORAGES.items():
+        assert SceneRecipe(dataset="toy", storage=name).storing() == storage
 
 
 def test_a_shared_codebook_is_that_of_its_source_and_stays_as_it_is(cache, tmp_path, monkeypatch):
@@ -153,10 +162,7 @@ def test_a_shared_codebook_is_that_of_its_source_and_stays_as_it_is(cache, tmp_p
     assert len(found.series["psnr by scene"]) == 2
     context = Context(profile="smoke", folder=tmp_path / "again")
     metals, plastics = (
-        recipe._trained(
-            load_scene("toy", name, shrink=1, points=recipe.points, seed=0, cache=cache, say=print), context
-        )[0]
-        for name in ("metals", "plastics")
+        training.trained(recipe, recipe.load(name), context)[0] for name in ("metals", "plastics")
     )
     for one, other in zip(metals.codebooks, plastics.codebooks, strict=True):
         assert one.parameters == other.parameters
@@ -206,7 +212,7 @@ def test_the_spread_is_over_as_many_seeds_as_it_says(cache, tmp_path):
     assert each == [run(smoke(seed=i), tmp_path).metrics["psnr"] for i in range(3)]
     assert found.metrics["diff"] == pytest.approx(max(each) - min(each))
     assert found.metrics["std"] == pytest.approx(float(torch.tensor(each, dtype=torch.float64).std(correction=0)))
-    with pytest.raises(EffbookError, match="one run has no spread"):
+    with pytest.raises(EffbookError, match="of at least 2"):
         SpreadRecipe(dataset="mip-nerf360", runs=1)
 
 

@@ -201,8 +201,8 @@ def test_sizes_are_of_paper_scale_and_of_one_seed():
     [
         ({"gaussians": 0}, "gaussians of at least 1"),
         ({"codes_sh": 0}, "codes_sh of at least 1"),
-        ({"position_bits": 0}, "position_bits from 1 to 64"),
-        ({"codebook_bits": 65}, "codebook_bits from 1 to 64"),
+        ({"position_bits": 0}, "position_bits of at least 1"),
+        ({"codebook_bits": 65}, "codebook_bits of at most 64"),
         ({"method": "3dgs", "opacity_bits": 8}, "3dgs has no opacity_bits"),
         ({"method": "no-sh", "run_length": False}, "no-sh has no run_length"),
         ({"method": "vq"}, "method = 'vq'"),

@@ -1,0 +1,128 @@
+"""Train a scene once for all rows that need it; rows that part late share the iterations before.
+
+Trained scenes and states of training lie in the engine's cache under what acts on them. A scene that is stored or
+counted in another way is the same scene; with the codes' number changed, it is the same until the first is drawn.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from effbook.compgs.container import read, write
+from effbook.compgs.model import Compressed
+from effbook.compgs.quantise import Quantiser, compress
+from effbook.compgs.quantise import fit as fit_compressed
+from effbook.gaussians.model import from_points
+from effbook.gaussians.scenes import Scene
+from effbook.gaussians.train import State, camera_extent, load_state, save_state
+from effbook.gaussians.train import fit as fit_plain
+from effbook.runs.recipe import Context, Recipe
+
+if TYPE_CHECKING:
+    from effbook.experiments.compgs.scene import SceneRecipe
+
+SCENE, STATE = "trained-scene", "state-of-training"  # kinds of results in the cache
+STATE_BYTES = 100 * 2**20  # larger states are not kept
+
+Codes = Mapping[tuple[str, ...], Tensor]  # [K, D] by the parameters that they stand for
+
+
+def trained(recipe: "SceneRecipe", scene: Scene, context: Context) -> tuple[Compressed, float]:
+    """The scene after training, on the CPU, and the seconds that took; from the cache where it was trained before."""
+
+    def make(folder: Path) -> None:
+        model, seconds = _train_anew(recipe, scene, context)
+        write(model, folder / "scene.compgs")
+        (folder / "seconds.json").write_text(json.dumps(seconds), encoding="utf-8")
+
+    folder = context.cached(*address(recipe, scene.name), make)
+    return read(folder / "scene.compgs"), json.loads((folder / "seconds.json").read_text(encoding="utf-8"))
+
+
+def address(recipe: "SceneRecipe", scene: str) -> tuple[str, dict, Recipe]:
+    """Where the context's cache has a trained scene: kind, parts, and the recipe whose code makes it."""
+    return SCENE, _parts(recipe, scene) | {"codes of": recipe.codes_of(scene)}, recipe.plain()
+
+
+def _parts(recipe: "SceneRecipe", scene: str, upto: int | None = None) -> dict[str, object]:
+    """What a scene after training, or after `upto` iterations, depends on: the fields that act, and the data."""
+    idle = {"storage", "scene"}
+    fields = recipe.plain().fields
+    if not recipe.quantised or upto is not None:
+        idle |= {name for name in fields if name.startswith(("codes_", "kmeans_"))} | {"quantised", "after_training"}
+    if not recipe.penalty or (upto is not None and upto <= recipe.penalty_start):
+        idle |= {"penalty", "penalty_start", "penalty_end", "prune_interval"}
+    return {
+        "scene": scene,
+        "upto": upto,
+        "fields": {name: value for name, value in fields.items() if name not in idle},
+        "data": recipe.digests.get(recipe.dataset),
+    }
+
+
+def _train_anew(recipe: "SceneRecipe", scene: Scene, context: Context) -> tuple[Compressed, float]:
+    """The scene trained, and the seconds of training; clustering after training comes on top of 3DGS's own."""
+    if recipe.after_training:
+        plain, before = trained(recipe.plain(quantised="", after_training=False), scene, context)
+        start = time.perf_counter()
+        model = compress(plain.to(recipe.device(context)).decode(), recipe.compression())
+        return model, before + time.perf_counter() - start
+    if (source := recipe.codes_of(scene.name)) is None:
+        return _train(recipe, scene, context)
+    giver, _ = trained(recipe, recipe.load(source), context)
+    return _train(recipe, scene, context, frozen={book.parameters: book.codes for book in giver.codebooks})
+
+
+def _train(
+    recipe: "SceneRecipe", scene: Scene, context: Context, frozen: Codes | None = None
+) -> tuple[Compressed, float]:
+    """Train from the scene's points; uncompressed models come back as one without codebooks. Also the seconds."""
+    device, settings = recipe.device(context), recipe.compression()
+    views = scene.train[:: recipe.every_nth_view]
+    cameras = [scene.cameras[i] for i in views]
+    images = [scene.images[i].to(device) for i in views]
+    start = from_points(scene.points.to(device), scene.colours.to(device))
+    training = dataclasses.replace(recipe.training(), background=scene.background or (0.0, 0.0, 0.0))
+    states = _States(recipe, scene.name, context)
+    done = states.last.iteration // 100 * 100 if states.last else 0
+    tracker = context.progress(training.iterations, scene.name, done)
+
+    def watch(iteration: int, loss: float) -> None:
+        if iteration % 100 == 0:
+            tracker.advance(100, loss=loss)
+
+    known = {"extent": camera_extent(cameras), "watch": watch, "keep": states.keep, "resume": states.last}
+    if settings.books:
+        model = fit_compressed(start, cameras, images, training, settings, frozen=frozen, **known)
+        return model, states.seconds
+    quantiser = Quantiser(settings)  # without a book, the penalty acts alone
+    plain = fit_plain(start, cameras, images, training, penalty=quantiser.penalty, after=quantiser.after, **known)
+    kept = {name: t for name, t in plain.tensors().items() if name != "sh_rest" or recipe.sh_degree > 0}
+    return Compressed(codebooks=(), plain=kept), states.seconds
+
+
+class _States:
+    """States of training at the points from which rows differ: before the penalty acts, and before the first codes."""
+
+    def __init__(self, recipe: "SceneRecipe", scene: str, context: Context) -> None:
+        self.context, self.seconds = context, 0.0
+        points = sorted({recipe.penalty_start, recipe.kmeans_start - 1})
+        self.addresses = {
+            point: (STATE, _parts(recipe, scene, point), recipe.plain())
+            for point in points
+            if 0 < point < min(recipe.kmeans_start, recipe.iterations)
+        }
+        found = [folder for address in self.addresses.values() if (folder := context.kept(*address))]
+        self.last: State | None = load_state(found[-1] / "state.safetensors", recipe.device(context)) if found else None
+
+    def keep(self, state: State) -> None:
+        """Called after each iteration; notes the seconds of training so far."""
+        self.seconds = state.seconds
+        address = self.addresses.get(state.iteration)
+        if address and 3 * 236 * len(state.gaussians) <= STATE_BYTES:
+            self.context.cached(*address, lambda folder: save_state(state, folder / "state.safetensors"))
