@@ -1,6 +1,7 @@
 """The recipe of scenes: what it stores and measures at the smallest scale, what it shares, and what it refuses."""
 
 import dataclasses
+from datetime import UTC, datetime
 
 import pytest
 import torch
@@ -16,18 +17,33 @@ pytest.importorskip("mitsuba")
 FOUR = "dc sh scale rotation"
 
 
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("EFFBOOK_DATA", str(tmp_path / "data"))
-    return tmp_path / "data"
+def cache(rendered, tmp_path, monkeypatch):
+    """Scenes are rendered once for all tests; what is trained is kept for one test alone."""
+    monkeypatch.setenv("EFFBOOK_DATA", str(rendered))
+    monkeypatch.setenv("EFFBOOK_WORK", str(tmp_path / "work"))
+
+
+@pytest.fixture
+def trainings(cache, monkeypatch):
+    """A list that grows by a recipe each time one trains a scene."""
+    seen = []
+    train = training._train
+    monkeypatch.setattr(training, "_train", lambda recipe, *a, **b: seen.append(recipe) or train(recipe, *a, **b))
+    return seen
 
 
 def smoke(**fields):
     return scale(SceneRecipe(dataset="mip-nerf360", **fields), "smoke")
 
 
-def run(recipe, tmp_path):
-    return recipe.run(Context(profile="smoke", folder=tmp_path / recipe.key))
+def run(recipe, tmp_path, **known):
+    return recipe.run(Context(profile="smoke", folder=tmp_path / recipe.key, **known))
 
 
 def test_a_run_measures_pictures_bytes_and_gaussians(cache, tmp_path):
@@ -44,20 +60,42 @@ def test_a_run_measures_pictures_bytes_and_gaussians(cache, tmp_path):
     assert small.metrics["entropy_bytes"] < small.metrics["packed_bytes"] == small.metrics["bytes"]
 
 
-def test_rows_that_differ_in_storage_share_the_trained_scene(cache, tmp_path, monkeypatch):
-    trained = []
-    train = training._train
-    monkeypatch.setattr(training, "_train", lambda recipe, *a, **b: trained.append(recipe) or train(recipe, *a, **b))
+def test_rows_that_differ_in_storage_share_the_trained_scene(trainings, tmp_path):
     first = run(smoke(quantised=FOUR), tmp_path)
     bitq = run(smoke(quantised=FOUR, storage="bitq"), tmp_path)
-    assert len(trained) == 1
+    assert len(trainings) == 1
     assert bitq.metrics["bytes"] < first.metrics["bytes"]
     assert bitq.metrics["gaussians"] == first.metrics["gaussians"]
     assert bitq.metrics["train_minutes"] == first.metrics["train_minutes"]
     run(smoke(), tmp_path)
     run(smoke(quantised=FOUR, after_training=True), tmp_path)
     run(smoke(storage="int8"), tmp_path)
-    assert len(trained) == 2  # the plain scene, once for all three
+    assert len(trainings) == 2  # the plain scene, once for all three
+
+
+def test_fresh_trains_again_and_once_for_all_rows_of_a_batch(trainings, tmp_path):
+    first = run(smoke(quantised=FOUR), tmp_path)
+    since = datetime.now(UTC)
+    again = run(smoke(quantised=FOUR), tmp_path, fresh_since=since)
+    assert len(trainings) == 2
+    run(smoke(quantised=FOUR, storage="bitq"), tmp_path, fresh_since=since)
+    assert len(trainings) == 2
+    assert again.metrics["psnr"] == first.metrics["psnr"]
+    context = Context(profile="smoke", folder=tmp_path / "taken", fresh_since=since)
+    smoke(quantised=FOUR, storage="int8").run(context)
+    assert [one.kind for one in context.taken] == [training.SCENE]
+
+
+def test_codes_are_counted_on_the_scene_that_was_trained_and_loaded_once(trainings, tmp_path, monkeypatch):
+    from effbook.experiments.compgs import loading
+    from effbook.experiments.compgs.codes import CodesRecipe
+
+    loaded = []
+    load = loading.load_scene
+    monkeypatch.setattr(loading, "load_scene", lambda *a, **b: loaded.append(a) or load(*a, **b))
+    run(scale(CodesRecipe(dataset="mip-nerf360", quantised=FOUR), "smoke"), tmp_path)
+    run(smoke(quantised=FOUR), tmp_path)
+    assert (len(trainings), len(loaded)) == (1, 2)
 
 
 def test_without_harmonics_none_are_stored(cache, tmp_path):
@@ -67,7 +105,7 @@ def test_without_harmonics_none_are_stored(cache, tmp_path):
 
 def test_the_same_seed_gives_the_same_numbers(cache, tmp_path, monkeypatch):
     one = run(smoke(quantised=FOUR, seed=3), tmp_path)
-    monkeypatch.setenv("EFFBOOK_DATA", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("EFFBOOK_WORK", str(tmp_path / "elsewhere"))
     other = run(smoke(quantised=FOUR, seed=3), tmp_path)
     for name in ("psnr", "ssim", "bytes", "entropy_bytes", "gaussians"):
         assert one.metrics[name] == other.metrics[name]
@@ -161,9 +199,7 @@ def test_a_shared_codebook_is_that_of_its_source_and_stays_as_it_is(cache, tmp_p
     found = run(recipe, tmp_path)
     assert len(found.series["psnr by scene"]) == 2
     context = Context(profile="smoke", folder=tmp_path / "again")
-    metals, plastics = (
-        training.trained(recipe, recipe.load(name), context)[0] for name in ("metals", "plastics")
-    )
+    metals, plastics = (training.trained(recipe, recipe.load(name), context)[0] for name in ("metals", "plastics"))
     for one, other in zip(metals.codebooks, plastics.codebooks, strict=True):
         assert one.parameters == other.parameters
         assert torch.equal(one.codes, other.codes)
@@ -194,10 +230,10 @@ def test_rows_that_differ_late_share_the_iterations_before_and_end_as_if_they_ha
 
     apart = {}
     for name, fields in {"codes": {"quantised": FOUR}, "both": {"quantised": FOUR, "penalty": 1e-4}}.items():
-        monkeypatch.setenv("EFFBOOK_DATA", str(tmp_path / name))
+        monkeypatch.setenv("EFFBOOK_WORK", str(tmp_path / name))
         n, apart[name] = trained(**fields)
         assert n == 30
-    monkeypatch.setenv("EFFBOOK_DATA", str(tmp_path / "together"))
+    monkeypatch.setenv("EFFBOOK_WORK", str(tmp_path / "together"))
     assert trained()[0] == 30
     assert trained(quantised=FOUR) == (30 - 19, apart["codes"])  # from the last iteration before the codes
     assert trained(quantised=FOUR, penalty=1e-4) == (30 - 15, apart["both"])  # from where the penalty begins

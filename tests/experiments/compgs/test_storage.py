@@ -199,8 +199,8 @@ def test_sizes_are_of_paper_scale_and_of_one_seed():
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"gaussians": 0}, "gaussians of at least 1"),
-        ({"codes_sh": 0}, "codes_sh of at least 1"),
+        ({"gaussians": 0}, "gaussians above 0"),
+        ({"codes_sh": 0}, "codes_sh above 0"),
         ({"position_bits": 0}, "position_bits of at least 1"),
         ({"codebook_bits": 65}, "codebook_bits of at most 64"),
         ({"method": "3dgs", "opacity_bits": 8}, "3dgs has no opacity_bits"),
