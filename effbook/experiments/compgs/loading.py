@@ -69,19 +69,3 @@ def _arkit_model(home: Path, name: str, kept: Path) -> Path:
             for leftover in ("photos", "work"):
                 shutil.rmtree(beside / leftover, ignore_errors=True)
     return out
-        frames = sorted(f for f in (video / "frames").glob("*") if f.suffix.lower() in (".jpg", ".jpeg", ".png"))
-        if not frames:
-            raise EffbookError(
-                f"the video {name} is not here",
-                f"put its frames into {video / 'frames'} (see {manifest('arkit-200').homepage})",
-            )
-        beside = kept / f"{name}.part"
-        shutil.rmtree(beside, ignore_errors=True)
-        (beside / "photos").mkdir(parents=True)
-        for i in np.linspace(0, len(frames) - 1, min(len(frames), ARKIT_FRAMES)).round().astype(int):
-            shutil.copyfile(frames[i], beside / "photos" / frames[i].name)
-        reconstruct(beside / "photos", beside)
-        for leftover in ("photos", "work"):
-            shutil.rmtree(beside / leftover, ignore_errors=True)
-        beside.rename(out)
-    return out

@@ -34,6 +34,7 @@ ITERATIONS = (
     "kmeans_start", "kmeans_end", "kmeans_interval", "penalty_start", "penalty_end", "prune_interval",
 )  # fmt: skip
 PROBE_ITERATIONS = 300
+PROBE_INTERVALS = {"densify_interval": 10, "kmeans_interval": 10}  # that there be steps without, too
 LPIPS_WEIGHTS = ("vgg16", "lpips")
 
 
@@ -124,9 +125,9 @@ class SceneRecipe(Recipe):
         return "cpu" if self._described.small else context.device
 
     def probe(self) -> dict[str, object]:
-        """One scene, and the same schedule in 300 iterations."""
-        by = max(1, self.iterations // PROBE_ITERATIONS)
-        return {"scene": scene_names(self.dataset, self.scene)[0], **in_short(self, by)}
+        """One scene, and the same schedule in some 300 iterations."""
+        by, scene = self.iterations // PROBE_ITERATIONS, scene_names(self.dataset, self.scene)[0]
+        return {"scene": scene} | (in_short(self, by) | PROBE_INTERVALS if by > 1 else {})
 
     def plain(self, **changes: object) -> "SceneRecipe":
         """The run of `compgs-scene` that this recipe looks at in another way."""
