@@ -21,14 +21,14 @@ from effbook.errors import EffbookError
 class Dataset:
     """Scenes by name with the folder of their images; `layout` is how their files lie, or generated for our own.
 
-    Where the data tells the names, `scenes` is empty and `count` says how many there are. What is `small` is trained
-    on the CPU.
+    Where the data tells the names, `scenes` is empty and `count` says how many there are. From a `small`
+    scale on (an area down-scaling) its images are for the CPU; None for never.
     """
 
     layout: Literal["colmap", "synthetic", "ngp", "dl3dv", "arkit", "generated"]
     scenes: dict[str, str] = field(default_factory=dict)
     count: int = 0
-    small: bool = False
+    small: int | None = None
     rendering: dict[str, int] = field(default_factory=dict)  # of generated ones
 
     @property
@@ -53,13 +53,13 @@ DATASETS = {
     ),
     "dl3dv-140": Dataset(layout="dl3dv", count=140),
     "arkit-200": Dataset(layout="arkit", count=200),
-    "fox": Dataset(layout="ngp", scenes={"fox": "images"}, small=True),
-    "still-lifes": Dataset(layout="generated", scenes=_RENDERED, small=True),
+    "fox": Dataset(layout="ngp", scenes={"fox": "images"}, small=8),
+    "still-lifes": Dataset(layout="generated", scenes=_RENDERED, small=1),
     "still-lifes-800": Dataset(layout="generated", scenes=_RENDERED, rendering={"size_px": 800}),
     "toy": Dataset(
         layout="generated",
         scenes={"metals": ""},
-        small=True,
+        small=1,
         rendering={"size_px": 24, "train": 9, "test": 2, "samples": 2},
     ),
 }

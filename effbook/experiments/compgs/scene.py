@@ -14,8 +14,9 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from effbook.compgs.config import BIT_QUANTISED, PACKED, Book, CompGSSettings, Storage, int_x
 from effbook.errors import EffbookError
 from effbook.experiments.compgs.datasets import DATASETS, Dataset, scene_count, scene_names
+from effbook.experiments.compgs.sharing import shares
 from effbook.gaussians.config import DensitySettings, TrainSettings
-from effbook.runs.recipe import Context, Cost, Recipe, Result, register_recipe
+from effbook.runs.recipe import Context, Cost, Recipe, Result, Shared, register_recipe
 
 if TYPE_CHECKING:
     from effbook.gaussians.scenes import Scene
@@ -104,25 +105,36 @@ class SceneRecipe(Recipe):
         return DATASETS[self.dataset]
 
     @property
+    def on_cpu(self) -> bool:
+        """Whether the scenes are small enough to be trained on the CPU."""
+        return self._described.small is not None and self.shrink >= self._described.small
+
+    @property
     def measures_lpips(self) -> bool:
         """Whether LPIPS is measured: on the dissertation's own data sets; its weights (550 MB) are in no package."""
-        return not (self._described.small or self._described.generated)
+        return self._described.small is None and not self._described.generated
 
     def cost(self) -> Cost:
-        scenes = scene_count(self.dataset, self.scene)
-        if self._described.small:
-            return Cost(seconds=scenes * (3 + 0.008 * self.iterations))
+        scenes, training = scene_count(self.dataset, self.scene), self.seconds_an_iteration * self.iterations
+        if self.on_cpu:
+            return Cost(seconds=scenes * (3 + training))
         gpu, disk = (4, 0.1) if self._described.generated else (20, 1)
-        return Cost(
-            seconds=scenes * 0.06 * self.iterations, gpu_bytes=gpu * 2**30, disk_bytes=int(scenes * disk * 2**30)
-        )
+        return Cost(seconds=scenes * training, gpu_bytes=gpu * 2**30, disk_bytes=int(scenes * disk * 2**30))
+
+    @property
+    def seconds_an_iteration(self) -> float:
+        """About so long takes a step of training, where the scene is trained."""
+        return 0.008 if self.on_cpu else 0.06
+
+    def shares(self) -> tuple[Shared, ...]:
+        return shares(self)
 
     def needs(self) -> tuple[str, ...]:
-        return () if self._described.small else ("cuda",)
+        return () if self.on_cpu else ("cuda",)
 
     def device(self, context: Context) -> str:
         """Small scenes are made for the CPU, and stay there on a machine with a card: it would give other numbers."""
-        return "cpu" if self._described.small else context.device
+        return "cpu" if self.on_cpu else context.device
 
     def probe(self) -> dict[str, object]:
         """One scene, and the same schedule in some 300 iterations."""

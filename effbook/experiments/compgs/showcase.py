@@ -12,7 +12,7 @@ from pydantic import PositiveInt
 
 from effbook.experiments.compgs.scene import SceneRecipe, in_short
 from effbook.runs.profiles import register_profiles
-from effbook.runs.recipe import Context, Cost, Recipe, Result, register_recipe
+from effbook.runs.recipe import Context, Cost, Recipe, Result, Shared, register_recipe
 
 FOUR = "dc sh scale rotation"
 PENALTY = 1e-7
@@ -48,6 +48,9 @@ class ShowcaseRecipe(Recipe):
 
     def cost(self) -> Cost:
         return Cost(seconds=30 + 4 * 0.03 * 30_000 / self.divide_iterations)
+
+    def shares(self) -> tuple[Shared, ...]:
+        return tuple({repr(part): part for variant in VARIANTS for part in self.scaled(variant).shares()}.values())
 
     def scaled(self, variant: str) -> SceneRecipe:
         """A variant at this recipe's scale."""

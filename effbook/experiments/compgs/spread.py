@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from effbook.experiments.compgs.scene import SceneRecipe
-from effbook.runs.recipe import Context, Cost, Result, register_recipe
+from effbook.runs.recipe import Context, Cost, Result, Shared, register_recipe
 
 
 @register_recipe
@@ -25,13 +25,15 @@ class SpreadRecipe(SceneRecipe):
         once = super().cost()
         return dataclasses.replace(once, seconds=once.seconds * self.runs)
 
+    def shares(self) -> tuple[Shared, ...]:
+        return tuple(part for once in self._each() for part in once.shares())
+
     def probe(self) -> dict[str, object]:
         """Two of the runs, each cut as `compgs-scene` is."""
         return super().probe() | {"runs": 2}
 
     def run(self, context: Context) -> Result:
-        seeds = range(self.seed * self.runs, (self.seed + 1) * self.runs)
-        found = [self.plain(seed=seed).run(context).metrics["psnr"] for seed in seeds]
+        found = [once.run(context).metrics["psnr"] for once in self._each()]
         return Result(
             metrics={
                 "min": min(found),
@@ -42,3 +44,6 @@ class SpreadRecipe(SceneRecipe):
             },
             series={"psnr by seed": found},
         )
+
+    def _each(self) -> list[SceneRecipe]:
+        return [self.plain(seed=seed) for seed in range(self.seed * self.runs, (self.seed + 1) * self.runs)]

@@ -1,7 +1,6 @@
 """Train a scene once for all rows that need it; rows that part late share the iterations before.
 
-Trained scenes and states of training lie in the engine's cache under what acts on them. A scene that is stored or
-counted in another way is the same scene; with the codes' number changed, it is the same until the first is drawn.
+Trained scenes and states of training lie in the engine's cache, where `sharing` says.
 """
 
 import dataclasses
@@ -17,17 +16,15 @@ from effbook.compgs.container import read, write
 from effbook.compgs.model import Compressed
 from effbook.compgs.quantise import Quantiser, compress
 from effbook.compgs.quantise import fit as fit_compressed
+from effbook.experiments.compgs.sharing import address, state_addresses
 from effbook.gaussians.model import from_points
 from effbook.gaussians.scenes import Scene
 from effbook.gaussians.train import State, camera_extent, load_state, save_state
 from effbook.gaussians.train import fit as fit_plain
-from effbook.runs.recipe import Context, Recipe
+from effbook.runs.recipe import Context
 
 if TYPE_CHECKING:
     from effbook.experiments.compgs.scene import SceneRecipe
-
-SCENE, STATE = "trained-scene", "state-of-training"  # kinds of results in the cache
-STATE_BYTES = 100 * 2**20  # larger states are not kept
 
 Codes = Mapping[tuple[str, ...], Tensor]  # [K, D] by the parameters that they stand for
 
@@ -42,27 +39,6 @@ def trained(recipe: "SceneRecipe", scene: Scene, context: Context) -> tuple[Comp
 
     folder = context.cached(*address(recipe, scene.name), make)
     return read(folder / "scene.compgs"), json.loads((folder / "seconds.json").read_text(encoding="utf-8"))
-
-
-def address(recipe: "SceneRecipe", scene: str) -> tuple[str, dict, Recipe]:
-    """Where the context's cache has a trained scene: kind, parts, and the recipe whose code makes it."""
-    return SCENE, _parts(recipe, scene) | {"codes of": recipe.codes_of(scene)}, recipe.plain()
-
-
-def _parts(recipe: "SceneRecipe", scene: str, upto: int | None = None) -> dict[str, object]:
-    """What a scene after training, or after `upto` iterations, depends on: the fields that act, and the data."""
-    idle = {"storage", "scene"}
-    fields = recipe.plain().fields
-    if not recipe.quantised or upto is not None:
-        idle |= {name for name in fields if name.startswith(("codes_", "kmeans_"))} | {"quantised", "after_training"}
-    if not recipe.penalty or (upto is not None and upto <= recipe.penalty_start):
-        idle |= {"penalty", "penalty_start", "penalty_end", "prune_interval"}
-    return {
-        "scene": scene,
-        "upto": upto,
-        "fields": {name: value for name, value in fields.items() if name not in idle},
-        "data": recipe.digests.get(recipe.dataset),
-    }
 
 
 def _train_anew(recipe: "SceneRecipe", scene: Scene, context: Context) -> tuple[Compressed, float]:
@@ -111,12 +87,7 @@ class _States:
 
     def __init__(self, recipe: "SceneRecipe", scene: str, context: Context) -> None:
         self.context, self.seconds = context, 0.0
-        points = sorted({recipe.penalty_start, recipe.kmeans_start - 1})
-        self.addresses = {
-            point: (STATE, _parts(recipe, scene, point), recipe.plain())
-            for point in points
-            if 0 < point < min(recipe.kmeans_start, recipe.iterations)
-        }
+        self.addresses = state_addresses(recipe, scene)
         found = [folder for address in self.addresses.values() if (folder := context.kept(*address))]
         self.last: State | None = load_state(found[-1] / "state.safetensors", recipe.device(context)) if found else None
 
@@ -124,5 +95,5 @@ class _States:
         """Called after each iteration; notes the seconds of training so far."""
         self.seconds = state.seconds
         address = self.addresses.get(state.iteration)
-        if address and 3 * 236 * len(state.gaussians) <= STATE_BYTES:
+        if address:
             self.context.cached(*address, lambda folder: save_state(state, folder / "state.safetensors"))

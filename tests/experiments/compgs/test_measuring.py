@@ -101,9 +101,16 @@ def test_what_is_made_for_the_cpu_stays_there_on_a_machine_with_a_card(tmp_path,
     monkeypatch.setattr(Context, "device", "cuda")
     context = Context(profile="mini", folder=tmp_path)
     for name in DATASETS:
-        recipe = SceneRecipe(dataset=name)
+        recipe = SceneRecipe(dataset=name, shrink=16 if name == "fox" else 1)
         small = name in ("fox", "still-lifes", "toy")
         assert (recipe.device(context), recipe.needs()) == (("cpu", ()) if small else ("cuda", ("cuda",)))
+
+
+def test_the_photographs_of_the_fox_are_for_the_card_where_they_are_large(tmp_path, monkeypatch):
+    monkeypatch.setattr(Context, "device", "cuda")
+    fox = SceneRecipe(dataset="tanks-and-temples", scene="truck")
+    assert [scale(fox, profile).needs() for profile in ("mini", "lab")] == [(), ("cuda",)]
+    assert scale(fox, "lab").device(Context(profile="lab", folder=tmp_path)) == "cuda"
 
 
 def test_a_small_scene_never_touches_the_card(house, tmp_path, monkeypatch):

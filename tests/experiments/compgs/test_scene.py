@@ -239,6 +239,22 @@ def test_rows_that_differ_late_share_the_iterations_before_and_end_as_if_they_ha
     assert trained(quantised=FOUR, penalty=1e-4) == (30 - 15, apart["both"])  # from where the penalty begins
 
 
+def test_the_plan_counts_once_what_rows_share(cache, tmp_path):
+    whole = smoke()
+    seconds = whole.seconds_an_iteration * whole.iterations
+    assert sum(part.seconds for part in whole.shares()) == pytest.approx(seconds)
+    assert smoke(storage="bitq").shares() == whole.shares()
+    late = smoke(quantised=FOUR, penalty=1e-4)
+    assert late.shares()[0] == whole.shares()[0]  # the iterations before the penalty acts
+    assert late.shares()[1:] != whole.shares()[1:]
+    after = smoke(quantised=FOUR, after_training=True)
+    assert after.shares()[:-1] == whole.shares()
+    context = Context(profile="smoke", folder=tmp_path / "run")
+    after.run(context)
+    for part in after.shares():
+        assert context.kept(part.kind, part.parts, whole)
+
+
 def test_the_spread_is_over_as_many_seeds_as_it_says(cache, tmp_path):
     from effbook.experiments.compgs.spread import SpreadRecipe
 
