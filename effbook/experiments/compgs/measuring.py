@@ -6,7 +6,6 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -20,10 +19,7 @@ from effbook.experiments.compgs.datasets import scene_names
 from effbook.experiments.compgs.training import trained
 from effbook.gaussians.rasterise import render
 from effbook.gaussians.scenes import Scene
-from effbook.runs.recipe import Context, Result
-
-if TYPE_CHECKING:
-    from effbook.experiments.compgs.scene import SceneRecipe
+from effbook.runs.recipe import Context, Recipe, Result
 
 NOTES = {
     "train_minutes": "of training alone, by the wall clock; scenes stored in several ways are trained once",
@@ -32,10 +28,8 @@ NOTES = {
 NO_LPIPS = {"lpips": "measured on the dissertation's own scenes only: it needs weights of VGG16, which no package has"}
 
 
-def measured(
-    recipe: "SceneRecipe", context: Context, look: Callable[[Compressed], None] = lambda model: None
-) -> Result:
-    """Every scene of a recipe trained, stored and measured; `look` is called with each trained model, on the CPU."""
+def measured(recipe: Recipe, context: Context, look: Callable[[Compressed], None] = lambda model: None) -> Result:
+    """Every scene of a SceneRecipe trained, stored and measured; `look` is called with each trained model, on the CPU."""
     found: dict[str, list[float]] = {}
     errors: list[float] = []
     for name in scene_names(recipe.dataset, recipe.scene):

@@ -1,29 +1,25 @@
 """What rows share: trained scenes, and the iterations before rows part. Nothing here needs torch.
 
 They lie in the engine's cache under what acts on them. A scene that is stored or counted in another way is the same
-scene; one with other codes is the same until the first code is drawn.
+scene; one with other codes is the same until the first code is drawn. A recipe is a SceneRecipe throughout.
 """
 
 import json
-from typing import TYPE_CHECKING
 
 from effbook.experiments.compgs.datasets import DATASETS, scene_names
 from effbook.runs.recipe import Recipe, Shared
-
-if TYPE_CHECKING:
-    from effbook.experiments.compgs.scene import SceneRecipe
 
 SCENE, STATE = "trained-scene", "state-of-training"  # kinds of results in the cache
 
 Address = tuple[str, dict[str, object], Recipe]  # kind, parts, and the recipe whose code makes it
 
 
-def address(recipe: "SceneRecipe", scene: str) -> Address:
+def address(recipe: Recipe, scene: str) -> Address:
     """Where a trained scene is."""
     return SCENE, _parts(recipe, scene) | {"codes of": recipe.codes_of(scene)}, recipe.plain()
 
 
-def state_addresses(recipe: "SceneRecipe", scene: str) -> dict[int, Address]:
+def state_addresses(recipe: Recipe, scene: str) -> dict[int, Address]:
     """Where the states of a scene's training are, by the iterations done: before the penalty, before the first codes.
 
     Only of small scenes: a state is three times as large as an uncompressed scene.
@@ -35,14 +31,14 @@ def state_addresses(recipe: "SceneRecipe", scene: str) -> dict[int, Address]:
     return {point: (STATE, _parts(recipe, scene, point), recipe.plain()) for point in points if 0 < point < last}
 
 
-def shares(recipe: "SceneRecipe") -> tuple[Shared, ...]:
+def shares(recipe: Recipe) -> tuple[Shared, ...]:
     """What the recipe's run takes from the cache or leaves there, each part once, for `effbook plan`."""
     names = scene_names(recipe.dataset, recipe.scene) if DATASETS[recipe.dataset].scenes else ()
     found = [part for name in names for part in _of_scene(recipe, name)]
     return tuple({json.dumps([part.kind, part.parts], sort_keys=True): part for part in found}.values())
 
 
-def _of_scene(recipe: "SceneRecipe", scene: str) -> list[Shared]:
+def _of_scene(recipe: Recipe, scene: str) -> list[Shared]:
     """The parts of a scene's training, and of what it rests on; their seconds add up."""
     kind, parts, _ = address(recipe, scene)
     if recipe.after_training:
@@ -55,7 +51,7 @@ def _of_scene(recipe: "SceneRecipe", scene: str) -> list[Shared]:
     return [*found, Shared(kind, parts, (recipe.iterations - done) * recipe.seconds_an_iteration)]
 
 
-def _parts(recipe: "SceneRecipe", scene: str, upto: int | None = None) -> dict[str, object]:
+def _parts(recipe: Recipe, scene: str, upto: int | None = None) -> dict[str, object]:
     """What a scene after training, or after `upto` iterations, depends on: the fields that act, and the data."""
     idle = {"storage", "scene"}
     fields = recipe.plain().fields

@@ -1,6 +1,7 @@
 """Train a scene once for all rows that need it; rows that part late share the iterations before.
 
-Trained scenes and states of training lie in the engine's cache, where `sharing` says.
+Trained scenes and states of training lie in the engine's cache, where `sharing` says. A recipe is
+a SceneRecipe throughout.
 """
 
 import dataclasses
@@ -8,7 +9,6 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -21,15 +21,12 @@ from effbook.gaussians.model import from_points
 from effbook.gaussians.scenes import Scene
 from effbook.gaussians.train import State, camera_extent, load_state, save_state
 from effbook.gaussians.train import fit as fit_plain
-from effbook.runs.recipe import Context
-
-if TYPE_CHECKING:
-    from effbook.experiments.compgs.scene import SceneRecipe
+from effbook.runs.recipe import Context, Recipe
 
 Codes = Mapping[tuple[str, ...], Tensor]  # [K, D] by the parameters that they stand for
 
 
-def trained(recipe: "SceneRecipe", scene: Scene, context: Context) -> tuple[Compressed, float]:
+def trained(recipe: Recipe, scene: Scene, context: Context) -> tuple[Compressed, float]:
     """The scene after training, on the CPU, and the seconds that took; from the cache where it was trained before."""
 
     def make(folder: Path) -> None:
@@ -41,7 +38,7 @@ def trained(recipe: "SceneRecipe", scene: Scene, context: Context) -> tuple[Comp
     return read(folder / "scene.compgs"), json.loads((folder / "seconds.json").read_text(encoding="utf-8"))
 
 
-def _train_anew(recipe: "SceneRecipe", scene: Scene, context: Context) -> tuple[Compressed, float]:
+def _train_anew(recipe: Recipe, scene: Scene, context: Context) -> tuple[Compressed, float]:
     """The scene trained, and the seconds of training; clustering after training comes on top of 3DGS's own."""
     if recipe.after_training:
         plain, before = trained(recipe.plain(quantised="", after_training=False), scene, context)
@@ -54,9 +51,7 @@ def _train_anew(recipe: "SceneRecipe", scene: Scene, context: Context) -> tuple[
     return _train(recipe, scene, context, frozen={book.parameters: book.codes for book in giver.codebooks})
 
 
-def _train(
-    recipe: "SceneRecipe", scene: Scene, context: Context, frozen: Codes | None = None
-) -> tuple[Compressed, float]:
+def _train(recipe: Recipe, scene: Scene, context: Context, frozen: Codes | None = None) -> tuple[Compressed, float]:
     """Train from the scene's points; uncompressed models come back as one without codebooks. Also the seconds."""
     device, settings = recipe.device(context), recipe.compression()
     views = scene.train[:: recipe.every_nth_view]
@@ -85,11 +80,12 @@ def _train(
 class _States:
     """States of training at the points from which rows differ: before the penalty acts, and before the first codes."""
 
-    def __init__(self, recipe: "SceneRecipe", scene: str, context: Context) -> None:
+    def __init__(self, recipe: Recipe, scene: str, context: Context) -> None:
         self.context, self.seconds = context, 0.0
         self.addresses = state_addresses(recipe, scene)
-        found = [folder for address in self.addresses.values() if (folder := context.kept(*address))]
-        self.last: State | None = load_state(found[-1] / "state.safetensors", recipe.device(context)) if found else None
+        latest_first = reversed(self.addresses.values())
+        found = next((folder for address in latest_first if (folder := context.kept(*address))), None)
+        self.last: State | None = load_state(found / "state.safetensors", recipe.device(context)) if found else None
 
     def keep(self, state: State) -> None:
         """Called after each iteration; notes the seconds of training so far."""
