@@ -29,7 +29,7 @@ NO_LPIPS = {"lpips": "measured on the dissertation's own scenes only: it needs w
 
 
 def measured(recipe: Recipe, context: Context, look: Callable[[Compressed], None] = lambda model: None) -> Result:
-    """Every scene of a SceneRecipe trained, stored and measured; `look` is called with each trained model, on the CPU."""
+    """A SceneRecipe's scenes trained, stored and measured; `look` is called with each trained model, on the CPU."""
     found: dict[str, list[float]] = {}
     errors: list[float] = []
     for name in scene_names(recipe.dataset, recipe.scene):
