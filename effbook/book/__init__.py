@@ -1,18 +1,9 @@
-"""The book: its notebooks run through papermill, its site staged, built and checked."""
+"""The book: its notebooks run through papermill, its site staged, built and checked.
 
-from effbook.book.notebooks import notebook_parameters, run_notebook
+What notebooks import is here and is light; `effbook.book.site` builds, `effbook.book.notebooks` runs a notebook.
+"""
+
 from effbook.book.parameters import check_parameters
 from effbook.book.runs import ensure_runs, live, quiet_libraries, runs_in_words
-from effbook.book.site import build, serve
 
-__all__ = [
-    "build",
-    "check_parameters",
-    "ensure_runs",
-    "live",
-    "notebook_parameters",
-    "quiet_libraries",
-    "run_notebook",
-    "runs_in_words",
-    "serve",
-]
+__all__ = ["check_parameters", "ensure_runs", "live", "quiet_libraries", "runs_in_words"]

@@ -23,16 +23,15 @@ def build(
     fresh: Annotated[bool, typer.Option("--fresh", help="Run notebooks again that nothing has changed for.")] = False,
 ) -> None:
     """Run the notebooks and build the site; ends with its path."""
-    from effbook import book
+    from effbook.book import site
     from effbook.runs.profiles import check_profile
 
-    if (site := book.build(check_profile(profile), jobs=jobs, fresh=fresh)) is not None:
-        typer.echo(site)
+    typer.echo(site.build(check_profile(profile), jobs=jobs, fresh=fresh))
 
 
 @book_app.command()
 def serve() -> None:
     """Serve the built site on this machine."""
-    from effbook import book
+    from effbook.book import site
 
-    book.serve()
+    site.serve()

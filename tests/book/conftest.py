@@ -3,6 +3,8 @@
 import nbformat
 import pytest
 
+from effbook.book import site
+
 CELLS = [
     'from typing import Literal\n\nword: Literal["one", "two"] = "one"  # what is printed twice',
     "from effbook.book import check_parameters\n\ncheck_parameters(globals())",
@@ -25,3 +27,10 @@ def write_notebook():
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def smoke_book(tmp_path_factory):
+    """The whole book at smoke, built once: (the folder of the build, the site)."""
+    work = tmp_path_factory.mktemp("book")
+    return work, site.build("smoke", work=work, say=lambda line: None)

@@ -4,16 +4,16 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import nbformat
 import papermill
 import pytest
 
-from effbook.book.notebooks import Job, notebook_parameters, own_kernel, run_notebook, run_notebooks
+from effbook.book.notebooks import Job, notebook_parameters, own_kernel, refresh_outputs, run_notebook, run_notebooks
 from effbook.book.site import repository_root
 from effbook.errors import EffbookError
 
+CHECK = "from effbook.book import check_parameters\n\ncheck_parameters(globals())"
 ROOT = repository_root()
 NOTEBOOKS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "notebooks").rglob("*.ipynb"))
 NOTEBOOKS = [name for name in NOTEBOOKS if ".ipynb_checkpoints" not in name]
@@ -134,14 +134,43 @@ def test_notebooks_are_thin(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_nbval_finds_the_committed_outputs_again_at_smoke(name, tmp_path):
-    prepared = tmp_path / Path(name).name
+def test_nbval_finds_the_outputs_again_that_a_refresh_has_made(tmp_path, write_notebook):
+    cells = [
+        "from effbook.book.choices import Profile\n\nprofile: Profile = 'mini'  # the scale",
+        CHECK,
+        "print(6 * 7)",
+    ]
+    path = write_notebook(tmp_path / "a.ipynb", cells, more=["print('not checked')"])
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[2].metadata["tags"] = ["nbval-check-output"]
+    nbformat.write(notebook, path)
+    refresh_outputs(path)
+    told = [cell.outputs for cell in nbformat.read(path, as_version=4).cells]
+    assert [bool(outputs) for outputs in told] == [False, False, True, False]
+    prepared = tmp_path / "prepared.ipynb"
     papermill.execute_notebook(
-        ROOT / name, prepared, {"profile": "smoke"}, prepare_only=True, progress_bar=False, kernel_name="python3"
+        path, prepared, {"profile": "smoke"}, prepare_only=True, progress_bar=False, kernel_name="python3"
     )
-    environment = {**os.environ, "EFFBOOK_RECORDS": str(tmp_path / "records")}
     command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=600"]
     command += ["-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(tmp_path), str(prepared)]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
+    prepared.write_text(prepared.read_text().replace("6 * 7", "6 * 8"))
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1, done.stdout[-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("the whole book")
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_the_committed_outputs_come_out_again_at_smoke(name, smoke_book):
+    work, _ = smoke_book
+    executed = {cell.id: cell for cell in nbformat.read(work / "executed" / name, as_version=4).cells}
+    for cell in nbformat.read(ROOT / name, as_version=4).cells:
+        if "nbval-check-output" in cell.metadata.get("tags", []):
+            assert told(executed[cell.id]) == told(cell), cell.source
+
+
+def told(cell):
+    """What a cell puts out, without what is no part of the content."""
+    return [(output.output_type, output.get("name"), output.get("text"), output.get("data")) for output in cell.outputs]
