@@ -28,7 +28,7 @@ def render(
         splats = project(part, camera, sh_degree=sh_degree)
         seen.append((start, splats))
         start += len(part)
-    fields = ("centres", "conics", "depths", "extents", "colours", "opacities")
+    fields = ("means2d", "conics", "depths", "extents", "colours", "opacities")
     whole = {name: torch.cat([getattr(splats, name) for _, splats in seen]) for name in fields}
     index = torch.cat([splats.index + first for first, splats in seen])
     background = whole["colours"].new_zeros(3) if background is None else background.to(whole["colours"])

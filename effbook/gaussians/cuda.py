@@ -19,12 +19,12 @@ def blend(splats: Splats, background: Tensor, width: int, height: int) -> tuple[
     import gsplat
 
     across, down = (width + TILE - 1) // TILE, (height + TILE - 1) // TILE
-    centres = splats.centres[None].contiguous()  # gsplat's leading dimension counts images
+    means2d = splats.means2d[None].contiguous()  # gsplat's leading dimension counts images
     radii = splats.extents.ceil().int()[None].contiguous()
-    _, pairs, order = gsplat.isect_tiles(centres.detach(), radii, splats.depths[None].contiguous(), TILE, across, down)
+    _, pairs, order = gsplat.isect_tiles(means2d.detach(), radii, splats.depths[None].contiguous(), TILE, across, down)
     offsets = gsplat.isect_offset_encode(pairs, 1, across, down).reshape(1, down, across)
     colours, alphas = gsplat.rasterize_to_pixels(
-        centres,
+        means2d,
         splats.conics[None].contiguous(),
         splats.colours[None].contiguous(),
         splats.opacities[None].contiguous(),

@@ -25,7 +25,7 @@ class PullMeter:
     def note(self, splats: Splats, camera: Camera) -> None:
         """After backward: add the gradient of the centres in half images."""
         half = torch.tensor([camera.width / 2, camera.height / 2], device=self.pull.device)
-        norms = (splats.centres.grad.to(half) * half).norm(dim=-1)
+        norms = (splats.means2d.grad.to(half) * half).norm(dim=-1)
         self.pull.index_add_(0, splats.index, norms)
         self.seen.index_add_(0, splats.index, torch.ones_like(norms))
         radii = splats.extents.amax(-1).to(self.widest)

@@ -19,20 +19,24 @@ LEAST_ALPHA = 1.0 / 255.0
 MOST_ALPHA = 0.999
 LEAST_LIGHT = 1e-4
 
+ELLIPSES = ("means2d", "extents", "conics", "colours", "opacities")  # the order in which the kernels take them
 FAST = {"contract", "arcp", "nsz", "reassoc"}
 
 
 @njit(cache=True)
-def bin_tiles(centres, extents, order, width, height):
-    """For each tile the splats that touch it, nearest first: (offsets [tiles + 1], splats [pairs])."""
+def bin_tiles(means2d, extents, order, width, height):
+    """For each tile the splats that touch it, nearest first: offsets [tiles + 1] into splats [pairs].
+
+    `means2d` and `extents` are [M, 2], `order` [M] sorts by depth.
+    """
     across, down = (width + TILE - 1) // TILE, (height + TILE - 1) // TILE
-    boxes = np.empty((len(centres), 4), np.int32)
+    boxes = np.empty((len(means2d), 4), np.int32)
     counts = np.zeros(across * down + 1, np.int64)
-    for i in range(len(centres)):
-        boxes[i, 0] = int(np.floor(max(centres[i, 0] - extents[i, 0], 0.0) / TILE))
-        boxes[i, 1] = int(np.floor(min(centres[i, 0] + extents[i, 0], width - 0.5) / TILE))
-        boxes[i, 2] = int(np.floor(max(centres[i, 1] - extents[i, 1], 0.0) / TILE))
-        boxes[i, 3] = int(np.floor(min(centres[i, 1] + extents[i, 1], height - 0.5) / TILE))
+    for i in range(len(means2d)):
+        boxes[i, 0] = int(np.floor(max(means2d[i, 0] - extents[i, 0], 0.0) / TILE))
+        boxes[i, 1] = int(np.floor(min(means2d[i, 0] + extents[i, 0], width - 0.5) / TILE))
+        boxes[i, 2] = int(np.floor(max(means2d[i, 1] - extents[i, 1], 0.0) / TILE))
+        boxes[i, 3] = int(np.floor(min(means2d[i, 1] + extents[i, 1], height - 0.5) / TILE))
         for ty in range(boxes[i, 2], boxes[i, 3] + 1):
             for tx in range(boxes[i, 0], boxes[i, 1] + 1):
                 counts[ty * across + tx + 1] += 1
@@ -73,28 +77,32 @@ def _exp_minus(q):
 
 
 @njit(cache=True, parallel=True, fastmath=FAST)
-def forward(centres, extents, conics, colours, opacities, background, offsets, splats, width, height):
-    """The image [H, W, 3] and the light that passes all splats [H, W]."""
-    F = centres.dtype.type
+def forward(means2d, extents, conics, colours, opacities, background, offsets, splats, width, height):
+    """The image [H, W, 3] and the light that passes all splats [H, W].
+
+    `means2d` and `extents` are [M, 2], `conics` and `colours` [M, 3], `opacities` [M] and `background` [3]; `offsets`
+    and `splats` are what `bin_tiles` gave.
+    """
+    F = means2d.dtype.type
     half, zero, one, furthest = F(0.5), F(0), F(1), F(6)
     least, most, dark = F(LEAST_ALPHA), F(MOST_ALPHA), F(LEAST_LIGHT)
     plane = np.uint64(PIXELS)
     across = (width + TILE - 1) // TILE
-    image = np.empty((height, width, 3), centres.dtype)
-    light = np.empty((height, width), centres.dtype)
+    image = np.empty((height, width, 3), means2d.dtype)
+    light = np.empty((height, width), means2d.dtype)
     for tile in prange(len(offsets) - 1):
         x0, y0 = (tile % across) * TILE, (tile // across) * TILE
         x1, y1 = min(x0 + TILE, width), min(y0 + TILE, height)
-        kept = np.zeros(5 * PIXELS, centres.dtype)  # planes: light, open, red, green, blue
+        kept = np.zeros(5 * PIXELS, means2d.dtype)  # planes: light, open, red, green, blue
         kept[: 2 * PIXELS] = one
         for pair in range(offsets[tile], offsets[tile + 1]):
             i = splats[pair]
             a, b, c, o = conics[i, 0], conics[i, 1], conics[i, 2], opacities[i]
             red, green, blue = colours[i, 0], colours[i, 1], colours[i, 2]
-            top, rows = _pixels_of(centres[i, 1], extents[i, 1], y0, y1)
-            dx0 = F(x0) + half - centres[i, 0]
+            top, rows = _pixels_of(means2d[i, 1], extents[i, 1], y0, y1)
+            dx0 = F(x0) + half - means2d[i, 0]
             for y in range(top, top + rows):
-                dy = F(y) + half - centres[i, 1]
+                dy = F(y) + half - means2d[i, 1]
                 q0, q1 = half * c * dy * dy, b * dy
                 j0 = np.uint64((y - y0) * TILE)
                 for k in range(TILE):
@@ -123,23 +131,25 @@ def forward(centres, extents, conics, colours, opacities, background, offsets, s
 
 @njit(cache=True, parallel=True, fastmath=FAST)
 def backward(
-    centres, extents, conics, colours, opacities, offsets, splats, width, height, image, light, d_image, d_light
+    means2d, extents, conics, colours, opacities, offsets, splats, width, height, image, light, d_image, d_light
 ):
-    """Gradients of centres, conics, colours and opacities side by side [M, 9], from those of image and light.
+    """Gradients of means2d, conics, colours and opacities side by side, of each pair of tile and splat: [pairs, 9].
+
+    `image` [H, W, 3] and `light` [H, W] are what `forward` gave, with their gradients; the others as there.
 
     Walks forward again: what lies behind splat i is the finished colour less what came before, so
     dC / da_i = c_i T_i - (C - C_up_to_i) / (1 - a_i) and d light / da_i = -light / (1 - a_i).
     """
-    F = centres.dtype.type
+    F = means2d.dtype.type
     half, zero, one, furthest = F(0.5), F(0), F(1), F(6)
     least, most, dark = F(LEAST_ALPHA), F(MOST_ALPHA), F(LEAST_LIGHT)
     plane = np.uint64(PIXELS)
     across = (width + TILE - 1) // TILE
-    pairs = np.zeros((len(splats), 9), centres.dtype)
+    pairs = np.zeros((len(splats), 9), means2d.dtype)
     for tile in prange(len(offsets) - 1):
         x0, y0 = (tile % across) * TILE, (tile // across) * TILE
         x1, y1 = min(x0 + TILE, width), min(y0 + TILE, height)
-        kept = np.zeros(6 * PIXELS, centres.dtype)  # planes: light, open, behind, the slopes of red, green, blue
+        kept = np.zeros(6 * PIXELS, means2d.dtype)  # planes: light, open, behind, the slopes of red, green, blue
         kept[: 2 * PIXELS] = one
         for y in range(y0, y1):
             for x in range(x0, x1):
@@ -153,11 +163,11 @@ def backward(
             i = splats[pair]
             a, b, c, o = conics[i, 0], conics[i, 1], conics[i, 2], opacities[i]
             red, green, blue = colours[i, 0], colours[i, 1], colours[i, 2]
-            top, rows = _pixels_of(centres[i, 1], extents[i, 1], y0, y1)
-            dx0 = F(x0) + half - centres[i, 0]
+            top, rows = _pixels_of(means2d[i, 1], extents[i, 1], y0, y1)
+            dx0 = F(x0) + half - means2d[i, 0]
             s_x = s_y = s_a = s_b = s_c = s_red = s_green = s_blue = s_o = zero
             for y in range(top, top + rows):
-                dy = F(y) + half - centres[i, 1]
+                dy = F(y) + half - means2d[i, 1]
                 q0, q1 = half * c * dy * dy, b * dy
                 j0 = np.uint64((y - y0) * TILE)
                 r_q = r_qx = r_qxx = zero  # sums over the row of dq, dq dx, dq dx^2
@@ -209,7 +219,7 @@ def backward(
 
 @njit(cache=True)
 def add_up(pairs, splats, n):
-    """Sums over the tiles of each splat: [n, 9]."""
+    """Sums over the tiles of each of n splats: [n, 9] of [pairs, 9]; `splats` [pairs] says whose each is."""
     total = np.zeros((n, pairs.shape[1]), pairs.dtype)
     for pair in range(len(splats)):
         i = splats[pair]

@@ -17,6 +17,7 @@ from effbook.gaussians.parameters import SH_C0
 NEAR = 0.01  # nothing nearer to the camera is drawn, in units of the scene
 BLUR = 0.3  # square pixels added to each ellipse
 MOST_PX = 1e9  # what reaches farther is no ellipse any more
+MARGIN = 0.15  # of the image: farther outside of it the Jacobian is that of its edge
 LEAST_ALPHA = 1.0 / 255.0  # below this a Gaussian does not change a pixel
 
 
@@ -25,7 +26,7 @@ class Splats:
     """What of the Gaussians is seen in one view: M of N, in the model's order."""
 
     index: Tensor  # [M], which Gaussians
-    centres: Tensor  # [M, 2], pixels
+    means2d: Tensor  # [M, 2], pixels
     conics: Tensor  # [M, 3], the inverse covariance's xx, xy, yy, 1 / square pixels
     depths: Tensor  # [M]
     extents: Tensor  # [M, 2], half the box outside which alpha is below 1 / 255, pixels
@@ -91,13 +92,13 @@ def project(gaussians: Gaussians, camera: Camera, *, sh_degree: int = 3) -> Spla
     means = gaussians.means[ahead]
     places = means @ turn.T + shift  # [A, 3]
     x, y, z = places.unbind(-1)
-    centres = torch.stack([camera.focal_x * x / z + camera.centre_x, camera.focal_y * y / z + camera.centre_y], dim=-1)
-    # The Jacobian is taken at most 15 % of the image outside of it: far outside, the linear approximation runs away.
-    margin_x, margin_y = 0.15 * camera.width, 0.15 * camera.height
-    u = ((centres[:, 0] - camera.centre_x) / camera.focal_x).clamp(
+    means2d = torch.stack([camera.focal_x * x / z + camera.centre_x, camera.focal_y * y / z + camera.centre_y], dim=-1)
+    # Far outside of the image, the linear approximation runs away.
+    margin_x, margin_y = MARGIN * camera.width, MARGIN * camera.height
+    u = ((means2d[:, 0] - camera.centre_x) / camera.focal_x).clamp(
         (-margin_x - camera.centre_x) / camera.focal_x, (camera.width + margin_x - camera.centre_x) / camera.focal_x
     )
-    v = ((centres[:, 1] - camera.centre_y) / camera.focal_y).clamp(
+    v = ((means2d[:, 1] - camera.centre_y) / camera.focal_y).clamp(
         (-margin_y - camera.centre_y) / camera.focal_y, (camera.height + margin_y - camera.centre_y) / camera.focal_y
     )
     zero = torch.zeros_like(z)
@@ -115,7 +116,7 @@ def project(gaussians: Gaussians, camera: Camera, *, sh_degree: int = 3) -> Spla
     with torch.no_grad():
         reach = (2.0 * (opacities / LEAST_ALPHA).log()).sqrt()  # alpha falls to 1 / 255 there
         extents = reach[:, None] * torch.stack([xx, yy], dim=-1).sqrt()
-        low, high = centres - extents, centres + extents
+        low, high = means2d - extents, means2d + extents
         seen = (high[:, 0] > 0) & (high[:, 1] > 0) & (low[:, 0] < camera.width) & (low[:, 1] < camera.height)
         seen &= (extents < MOST_PX).all(-1)  # and so no NaN
         kept = torch.nonzero(seen).squeeze(1)
@@ -123,7 +124,7 @@ def project(gaussians: Gaussians, camera: Camera, *, sh_degree: int = 3) -> Spla
     colours = colours_seen(gaussians.sh_dc[index], gaussians.sh_rest[index], means[kept], camera, sh_degree)
     return Splats(
         index=index,
-        centres=centres[kept],
+        means2d=means2d[kept],
         conics=conics[kept],
         depths=z[kept].detach(),
         extents=extents[kept],

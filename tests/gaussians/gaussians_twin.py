@@ -80,17 +80,17 @@ def draw(gaussians: Gaussians, view: Camera, background: torch.Tensor, colours: 
     image, light = torch.zeros(len(pixels), 3, dtype=turn.dtype), torch.ones(len(pixels), dtype=turn.dtype)
     stopped = torch.zeros(len(pixels), dtype=torch.bool)
     for i in order:
-        place = turn @ gaussians.means[i] + shift
-        if place[2] <= 0.01:
+        in_camera = turn @ gaussians.means[i] + shift
+        if in_camera[2] <= 0.01:
             continue
-        on_screen = focal * place[:2] / place[2] + middle
+        mean2d = focal * in_camera[:2] / in_camera[2] + middle
         # the derivative of the projection, taken no farther out than 15 % of the image's size
-        held = ((on_screen - middle) / focal).clamp((-0.15 * size - middle) / focal, (1.15 * size - middle) / focal)
-        slope = torch.zeros(2, 3, dtype=turn.dtype)
-        slope = torch.stack(
+        tangent = ((mean2d - middle) / focal).clamp((-0.15 * size - middle) / focal, (1.15 * size - middle) / focal)
+        zero = torch.zeros((), dtype=turn.dtype)
+        jacobian = torch.stack(
             [
-                torch.stack([focal[0] / place[2], slope[0, 0], -focal[0] * held[0] / place[2]]),
-                torch.stack([slope[0, 0], focal[1] / place[2], -focal[1] * held[1] / place[2]]),
+                torch.stack([focal[0] / in_camera[2], zero, -focal[0] * tangent[0] / in_camera[2]]),
+                torch.stack([zero, focal[1] / in_camera[2], -focal[1] * tangent[1] / in_camera[2]]),
             ]
         )
         w, x, y, z = gaussians.rotations[i] / gaussians.rotations[i].norm()
@@ -102,9 +102,10 @@ def draw(gaussians: Gaussians, view: Camera, background: torch.Tensor, colours: 
             ]
         )
         covariance = rotation @ torch.diag(gaussians.scales[i].exp() ** 2) @ rotation.T
-        flat = slope @ turn @ covariance @ turn.T @ slope.T + 0.3 * torch.eye(2, dtype=turn.dtype)
-        away = pixels - on_screen
-        distance = (away @ torch.linalg.inv(flat) * away).sum(-1)
+        covariance2d = jacobian @ turn @ covariance @ turn.T @ jacobian.T + 0.3 * torch.eye(2, dtype=turn.dtype)
+        away = pixels - mean2d
+        conic = torch.linalg.inv(covariance2d)
+        distance = (away @ conic * away).sum(-1)
         alpha = (torch.sigmoid(gaussians.opacities[i]) * torch.exp(-0.5 * distance)).clamp(max=0.999)
         alpha = torch.where((alpha < 1 / 255) | stopped, torch.zeros_like(alpha), alpha)
         full = light * (1 - alpha) <= 1e-4

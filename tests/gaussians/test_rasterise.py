@@ -8,7 +8,9 @@ import torch
 from gaussians_twin import camera, colour_at, draw, scene
 
 from effbook.errors import EffbookError
-from effbook.gaussians.model import SH_C0
+from effbook.gaussians import cuda, kernels, kernels_project
+from effbook.gaussians import project as project_module
+from effbook.gaussians.parameters import SH_C0
 from effbook.gaussians.project import colours_seen, harmonics, project, rotation_matrices
 from effbook.gaussians.rasterise import render
 
@@ -131,8 +133,8 @@ def test_the_pull_at_the_centres_is_kept_for_densification():
     ours = leaves(scene(50))
     seen = render(ours, camera())
     seen.image.sum().backward()
-    assert seen.splats.centres.grad.shape == (len(seen.splats.index), 2)
-    assert float(seen.splats.centres.grad.abs().max()) > 0
+    assert seen.splats.means2d.grad.shape == (len(seen.splats.index), 2)
+    assert float(seen.splats.means2d.grad.abs().max()) > 0
 
 
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])
@@ -156,11 +158,11 @@ def test_projection_and_harmonics_are_those_of_gsplats_torch_functions():
     lens = torch.tensor(
         [[view.focal_x, 0, view.centre_x], [0, view.focal_y, view.centre_y], [0, 0, 1]], dtype=torch.float64
     )
-    radii, centres, depths, conics, _ = theirs._fully_fused_projection(
+    radii, means2d, depths, conics, _ = theirs._fully_fused_projection(
         base.means, covariances, view.world_to_camera[None], lens[None], view.width, view.height, eps2d=0.3
     )
     index = splats.index
-    near(splats.centres, centres[0, index])
+    near(splats.means2d, means2d[0, index])
     near(splats.conics, conics[0, index])
     near(splats.depths, depths[0, index])
     assert (radii[0, index] >= splats.extents).all()  # ours end where alpha is 1 / 255, theirs never before
@@ -205,8 +207,16 @@ def test_a_real_scenes_excerpt_is_drawn_alike_by_both_projections():
     seen, splats = render(base, view), project(base, view)
     assert torch.equal(seen.splats.index, splats.index)
     assert len(splats.index) > 500
-    for name in ("centres", "conics", "colours", "opacities", "extents", "depths"):
+    for name in ("means2d", "conics", "colours", "opacities", "extents", "depths"):
         near(getattr(seen.splats, name), getattr(splats, name))
+
+
+def test_the_kernels_have_the_constants_of_the_projection():
+    """They stand in their files once more, as numba's cache would not notice a change elsewhere."""
+    for name in ("BLUR", "NEAR", "LEAST_ALPHA", "MOST_PX", "MARGIN", "SH_C0"):
+        assert getattr(kernels_project, name) == getattr(project_module, name), name
+    assert kernels.LEAST_ALPHA == project_module.LEAST_ALPHA
+    assert kernels.TILE == cuda.TILE
 
 
 def test_an_engine_that_does_not_fit_the_device_is_refused():

@@ -158,7 +158,7 @@ def test_the_meter_averages_gradients_in_half_images_over_the_views_that_saw_a_g
     meter.note(seen.splats, view)
     meter.note(seen.splats, view)
     wanted = torch.zeros(20)
-    slopes = seen.splats.centres.grad * torch.tensor([12.0, 10.0])
+    slopes = seen.splats.means2d.grad * torch.tensor([12.0, 10.0])
     wanted[seen.splats.index] = slopes.norm(dim=-1)
     torch.testing.assert_close(meter.mean_pull, wanted)
 

@@ -76,7 +76,7 @@ def draw_dense(model, view, pixels_at_once: int = 512):  # -> Tensor [pixels, 3]
 
     splats = project(model, view)
     order = splats.depths.argsort(stable=True)
-    centres, conics = splats.centres[order], splats.conics[order]
+    centres, conics = splats.means2d[order], splats.conics[order]
     colours, opacities = splats.colours[order], splats.opacities[order]
     ys, xs = torch.meshgrid(torch.arange(view.height), torch.arange(view.width), indexing="ij")
     places = torch.stack([xs, ys], dim=-1).reshape(-1, 2) + 0.5
