@@ -18,7 +18,7 @@ def render(
     sh_degree: int = 3,
     rows: int = ROWS_AT_ONCE,
 ) -> Tensor:
-    """The image [H, W, 3] that `gaussians.render` draws of the decoded scene.
+    """The image [H, W, 3] that `gaussians.render` draws of the decoded scene, before a background [3], black if None.
 
     Parameters are looked up for `rows` Gaussians at a time and projected at once; only what is seen in this view, 13
     numbers each, is kept until it is blended.

@@ -15,20 +15,21 @@ SIZE_PX = 256
 
 def cameras_around(gaussians: Gaussians, *, views: int = VIEWS, size_px: int = SIZE_PX) -> list[Camera]:
     """Cameras on a circle above the middle of the opaque Gaussians, far enough to see most of them."""
-    places = gaussians.means[gaussians.opacities.sigmoid() > 0.1].double()
-    places = places if len(places) else gaussians.means.double()
+    means = gaussians.means.detach().cpu().double()  # cameras are on the CPU
+    places = means[gaussians.opacities.detach().cpu().sigmoid() > 0.1]
+    places = places if len(places) else means
     middle = places.median(dim=0).values
     reach = (places - middle).norm(dim=-1)
     radius = max(float(reach.kthvalue(math.ceil(0.9 * len(reach))).values), 1e-3)
     found = []
     for i in range(views):
         angle = 2 * math.pi * i / views
-        forward = -torch.tensor([math.cos(angle), math.sin(angle), 0.5], dtype=torch.float64)
+        forward = -means.new_tensor([math.cos(angle), math.sin(angle), 0.5])
         forward = forward / forward.norm()
-        right = torch.linalg.cross(forward, torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64))
+        right = torch.linalg.cross(forward, means.new_tensor([0.0, 0.0, 1.0]))
         right = right / right.norm()
         turn = torch.stack([right, torch.linalg.cross(forward, right), forward])
-        pose = torch.eye(4, dtype=torch.float64)
+        pose = torch.eye(4, dtype=means.dtype, device=means.device)
         pose[:3, :3], pose[:3, 3] = turn, -turn @ (middle - 2.5 * radius * forward)
         found.append(
             Camera(

@@ -46,7 +46,7 @@ def assign_in_blocks(values: Tensor, codes: Tensor, *, block_bytes: int = BLOCK_
 
 
 def centres(values: Tensor, indices: Tensor, before: Tensor) -> Tensor:
-    """The mean of each code's members, [K, D]; a code without members stays where it was `before`."""
+    """The mean of each code's members, [K, D], of values [N, D]; a code without members stays where it was `before`."""
     values = values.detach()
     counts = torch.bincount(indices, minlength=len(before)).to(values)[:, None]  # [K, 1]
     sums = torch.zeros_like(before).index_add_(0, indices, values)
@@ -54,7 +54,7 @@ def centres(values: Tensor, indices: Tensor, before: Tensor) -> Tensor:
 
 
 def reseed(values: Tensor, codes: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-    """Give codes without members the values that are farthest from theirs: new codes, new indices.
+    """Give codes [K, D] without members the values [N, D] that are farthest from theirs: new codes, new indices [N].
 
     A value that equals its code is never moved: with fewer different values than codes, some codes stay empty.
     """
@@ -73,17 +73,17 @@ def reseed(values: Tensor, codes: Tensor, indices: Tensor) -> tuple[Tensor, Tens
 
 
 def first_codes(values: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """`count` different rows at random as first codes, [K, D]. Raises EffbookError for more codes than values."""
+    """`count` different rows of values [N, D] as first codes [K, D]. Raises EffbookError for more codes than values."""
     if count > len(values):
         raise EffbookError(
             f"a codebook of {count:,} codes is larger than the {len(values):,} Gaussians", "choose a smaller codebook"
         )
-    chosen = torch.randperm(len(values), generator=generator)[:count].to(values.device)
+    chosen = torch.randperm(len(values), generator=generator, device=generator.device)[:count].to(values.device)
     return values.detach()[chosen].clone()
 
 
 def cluster(values: Tensor, count: int, *, iterations: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Plain K-means: codes [K, D] and indices [N] after so many iterations."""
+    """Plain K-means of values [N, D]: codes [K, D] and indices [N] after so many iterations."""
     codes = first_codes(values, count, generator)
     indices = assign(values, codes)
     for _ in range(iterations):

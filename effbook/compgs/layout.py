@@ -125,7 +125,7 @@ class Header(_Strict):
 
 
 def to_numbers(values: np.ndarray, bits: int, step: float) -> np.ndarray:
-    """Floats [N, ...] as whole numbers, coordinate by coordinate: like beside like."""
+    """Floats [N, ...] as whole numbers [N D], coordinate by coordinate: like beside like."""
     values = np.ascontiguousarray(values.reshape(len(values), -1).T).ravel()
     if bits == 32:
         return values.astype("<f4", copy=False).view("<u4")
@@ -133,18 +133,18 @@ def to_numbers(values: np.ndarray, bits: int, step: float) -> np.ndarray:
 
 
 def to_floats(numbers: np.ndarray, n: int, bits: int, step: float) -> np.ndarray:
-    """The inverse of `to_numbers`, [N, D]."""
+    """The inverse of `to_numbers`: numbers [N D] to floats [N, D]."""
     values = numbers.view("<f4") if bits == 32 else from_absmax(numbers, step, bits)
     return np.ascontiguousarray(values.reshape(-1, n).T)
 
 
 def starts_of_runs(leader: np.ndarray) -> np.ndarray:
-    """Where a run of equal first codes begins; the first row of a group always does."""
+    """Where a run of equal first codes [N] begins, bool [N]; the first row of a group always does."""
     return np.concatenate([[True], leader[1:] != leader[:-1]])
 
 
 def differences(index: np.ndarray, leader: np.ndarray) -> np.ndarray:
-    """By how much an ascending index grows within each run of equal first codes."""
+    """By how much an ascending index [N] grows within each run of equal first codes, those of `leader` [N]."""
     return np.where(starts_of_runs(leader), index, index - np.concatenate([[0], index[:-1]]))
 
 
@@ -159,7 +159,7 @@ def undo_differences(steps: np.ndarray, leader: np.ndarray) -> np.ndarray:
 
 
 def section(numbers: np.ndarray, bits: int, entropy: bool) -> bytes:
-    """Numbers below 2^bits with their length, coding and checksum."""
+    """Numbers [N] below 2^bits with their length, coding and checksum."""
     payload, coding = pack(numbers, bits).tobytes(), AS_IT_IS
     if entropy and payload:
         small = _compressed(numbers, bits).ljust(-(-len(payload) // SECTION_RATIO), b"\0")
@@ -170,7 +170,7 @@ def section(numbers: np.ndarray, bits: int, entropy: bool) -> bytes:
 
 
 def numbers_of(payload: bytes, coding: int, n: int, bits: int, *, entropy: bool) -> np.ndarray:
-    """The n numbers of a section whose checksum is right, uint32. Raises Broken."""
+    """The n numbers of a section whose checksum is right, uint32 [n]. Raises Broken."""
     packed = packed_bytes(n, bits)
     if coding == AS_IT_IS and len(payload) == packed:
         return unpack(np.frombuffer(payload, np.uint8), n, bits)

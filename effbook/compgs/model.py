@@ -98,11 +98,11 @@ class Compressed:
 
 
 def joined(gaussians: Gaussians, parameters: tuple[str, ...]) -> Tensor:
-    """The parameters side by side, [N, D]."""
+    """Parameters of a model side by side, [N, D]."""
     return torch.cat([getattr(gaussians, name).reshape(len(gaussians), -1) for name in parameters], dim=1)
 
 
 def split(values: Tensor, parameters: tuple[str, ...]) -> dict[str, Tensor]:
-    """The inverse of `joined`."""
+    """The inverse of `joined`: values [N, D] to each parameter's [N, ...]."""
     parts = values.split([width(name) for name in parameters], dim=1)
     return {name: part.reshape(-1, *SHAPES[name]) for name, part in zip(parameters, parts, strict=True)}

@@ -34,9 +34,9 @@ def psnr_am(images: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
 @functools.lru_cache(maxsize=32)
 def _blur_matrix(size: int, border: bool) -> Tensor:
     """The Gaussian window as a band matrix: for images of some hundred pixels much faster than a convolution."""
-    window = torch.exp(-((torch.arange(WINDOW) - WINDOW // 2).double() ** 2) / (2 * SIGMA_PX**2))
+    window = torch.exp(-((torch.arange(WINDOW, device="cpu") - WINDOW // 2).double() ** 2) / (2 * SIGMA_PX**2))
     window = window / window.sum()
-    band = torch.zeros(size, size + WINDOW - 1, dtype=torch.float64)
+    band = torch.zeros(size, size + WINDOW - 1, dtype=torch.float64, device="cpu")
     for i in range(size):
         band[i, i : i + WINDOW] = window
     half = WINDOW // 2

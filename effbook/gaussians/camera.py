@@ -36,7 +36,7 @@ class Camera:
         if motion.shape != (4, 4) or not torch.isfinite(motion).all():
             raise EffbookError(f"camera {self.name!r} has no finite 4 x 4 pose", "correct its pose")
         rotation = motion[:3, :3].double()
-        away = (rotation @ rotation.T - torch.eye(3).to(rotation)).abs().max()
+        away = (rotation @ rotation.T - torch.eye(3, dtype=rotation.dtype, device=rotation.device)).abs().max()
         if away > 1e-3 or torch.det(rotation) < 0:
             raise EffbookError(
                 f"the pose of camera {self.name!r} is no rotation and shift", "remove scale and mirroring from it"

@@ -17,9 +17,9 @@ class PullMeter:
     """Collects how strongly the image pulls at each Gaussian's centre from step to step, and how wide it was drawn."""
 
     def __init__(self, n: int, *, device: torch.device | str = "cpu") -> None:
-        self.pull = torch.zeros(n, device=device)  # sum of gradient norms
-        self.seen = torch.zeros(n, device=device)
-        self.widest = torch.zeros(n, device=device)  # radius in pixels
+        self.pull = torch.zeros(n, device=device)  # [N], sum of gradient norms
+        self.seen = torch.zeros(n, device=device)  # [N], in how many steps
+        self.widest = torch.zeros(n, device=device)  # [N], radius in pixels
 
     @torch.no_grad()
     def note(self, splats: Splats, camera: Camera) -> None:
@@ -47,10 +47,10 @@ def densify(
     after_reset: bool,
     generator: torch.Generator,
 ) -> tuple[Gaussians, Tensor]:
-    """Clone, split and prune: the new model, and for each row the old one that it goes on from, or -1 for a new one.
+    """Clone, split and prune: the new model, and for each row [M] the old one that it goes on from, or -1 if new.
 
     `extent` is the radius of the cameras' places. Clones keep the parameters of their original; a split replaces one by
-    two drawn from it, `split_shrink` times smaller.
+    two drawn from it, `split_shrink` times smaller. Raises EffbookError if nothing would be left.
     """
     n = len(gaussians)
     pulled = meter.mean_pull > settings.gradient_threshold
@@ -80,16 +80,20 @@ def densify(
 def _halves(parents: Gaussians, shrink: float, generator: torch.Generator) -> Gaussians:
     """Two children each, drawn from the parent's own distribution."""
     twice = parents.map(lambda t: torch.cat([t, t]))
-    noise = torch.randn(twice.means.shape, generator=generator, dtype=twice.means.dtype).to(twice.means)
+    noise = torch.randn(twice.means.shape, generator=generator, dtype=twice.means.dtype, device=generator.device)
+    noise = noise.to(twice.means.device)  # drawn where the generator is: the same numbers for every device
     offsets = (rotation_matrices(twice.rotations) @ (noise * twice.scales.exp())[..., None]).squeeze(-1)
     twice.means = twice.means + offsets
-    twice.scales = twice.scales - torch.log(torch.tensor(shrink))
+    twice.scales = twice.scales - torch.log(torch.tensor(shrink, device=twice.scales.device))
     return twice
 
 
 @torch.no_grad()
 def prune(gaussians: Gaussians, least_opacity: float) -> tuple[Gaussians, Tensor]:
-    """Remove what is fainter than `least_opacity`: the rest, and which old rows those are."""
+    """Remove what is fainter than `least_opacity`: the rest, and which old rows those are [M].
+
+    Raises EffbookError if nothing would be left.
+    """
     kept = torch.nonzero(gaussians.opacities.sigmoid() >= least_opacity).squeeze(1)
     if len(kept) == 0:
         raise EffbookError("pruning would leave no Gaussian", "lower least_opacity or the opacity regulariser")

@@ -28,7 +28,7 @@ class Adam:
             tensor.addcdiv_(first, (second / long).sqrt_().add_(1e-15), value=-rates[name] / short)
 
     def follow(self, origin: Tensor) -> None:
-        """Rearrange the moments to rows that go on from old ones; a row of origin -1 starts at zero."""
+        """Rearrange the moments to rows that go on from those of `origin` [N]; a row of origin -1 starts at zero."""
         for moments in (self.first, self.second):
             for name, tensor in moments.items():
                 taken = tensor[origin.clamp(min=0)]

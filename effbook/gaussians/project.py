@@ -73,7 +73,10 @@ def harmonics(directions: Tensor, degree: int) -> Tensor:
 
 
 def colours_seen(sh_dc: Tensor, sh_rest: Tensor, means: Tensor, camera: Camera, degree: int) -> Tensor:
-    """Colours [M, 3] of Gaussians as seen from the camera: 0.5 plus the harmonics' sum, cut at 0."""
+    """Colours [M, 3] of Gaussians as seen from the camera: 0.5 plus the harmonics' sum, cut at 0.
+
+    `sh_dc` and `means` are [M, 3], `sh_rest` is [M, 15, 3].
+    """
     directions = F.normalize(means - camera.position.to(means), dim=-1)
     basis = harmonics(directions, degree)  # [M, B]
     colours = 0.5 + SH_C0 * sh_dc

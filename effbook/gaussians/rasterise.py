@@ -129,6 +129,7 @@ def draw_splats(splats: Splats, background: Tensor, width: int, height: int) -> 
 
     `background` is [3], width and height are in pixels.
     """
+    background = background.to(splats.colours)
     if splats.means2d.is_cuda:
         from effbook.gaussians import cuda
 

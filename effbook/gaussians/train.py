@@ -35,7 +35,7 @@ class State:
     seconds: float = 0.0  # spent in training so far, also before it was resumed
 
     def replace(self, gaussians: Gaussians, origin: Tensor) -> None:
-        """Put a model with other rows in place; `origin` says which old row each goes on from, -1 for none."""
+        """Put a model with other rows in place; `origin` [N] says which old row each goes on from, -1 for none."""
         self.gaussians = gaussians.map(lambda t: t.detach().requires_grad_())
         self.adam.follow(origin)
         self.meter = PullMeter(len(gaussians), device=gaussians.means.device)
@@ -44,7 +44,7 @@ class State:
 def fit(
     gaussians: Gaussians,
     cameras: Sequence[Camera],
-    images: Sequence[Tensor],  # [H, W, 3] in [0, 1]
+    images: Sequence[Tensor],  # [H, W, 3] in [0, 1]; on any device, each is moved when it is used
     settings: TrainSettings,
     *,
     extent: float,
@@ -75,12 +75,13 @@ def fit(
     for iteration in range(state.iteration + 1, settings.iterations + 1):
         state.iteration = iteration
         if not state.order:
-            state.order = torch.randperm(len(cameras), generator=state.generator).tolist()
+            state.order = _shuffled(len(cameras), state.generator)
         view = state.order.pop()
         degree = min(settings.sh_degree, iteration // settings.sh_interval)
         drawn = before(state) if before else state.gaussians
         seen = render(drawn, cameras[view], background=background, sh_degree=degree)
-        loss = image_loss(seen.image, images[view], settings.ssim_weight)
+        wanted = images[view].to(seen.image.device)
+        loss = image_loss(seen.image, wanted, settings.ssim_weight)
         if penalty:
             loss = loss + penalty(state)
         if not torch.isfinite(loss):
@@ -106,6 +107,10 @@ def fit(
     return trained
 
 
+def _shuffled(n: int, generator: torch.Generator) -> list[int]:
+    return torch.randperm(n, generator=generator, device=generator.device).tolist()
+
+
 def _begin(gaussians: Gaussians, seed: int) -> State:
     model = gaussians.detached().map(lambda t: t.requires_grad_())
     meter = PullMeter(len(model), device=model.means.device)
@@ -119,9 +124,9 @@ def save_state(state: State, path: Path) -> None:
     tensors |= {f"second.{name}": t for name, t in state.adam.second.items()}
     tensors |= {f"meter.{name}": getattr(state.meter, name) for name in METER}
     tensors["generator"] = state.generator.get_state()
-    tensors["order"] = torch.tensor(state.order, dtype=torch.int64)
-    tensors["steps"] = torch.tensor([state.iteration, state.adam.steps])
-    tensors["seconds"] = torch.tensor(state.seconds, dtype=torch.float64)
+    tensors["order"] = torch.tensor(state.order, dtype=torch.int64, device="cpu")
+    tensors["steps"] = torch.tensor([state.iteration, state.adam.steps], device="cpu")
+    tensors["seconds"] = torch.tensor(state.seconds, dtype=torch.float64, device="cpu")
     save_file({name: t.contiguous() for name, t in tensors.items()}, path)
 
 
@@ -145,7 +150,7 @@ def load_state(path: Path, device: torch.device | str = "cpu") -> State:
 
 
 def image_loss(image: Tensor, wanted: Tensor, ssim_weight: float) -> Tensor:
-    """(1 - w) L1 + w (1 - SSIM), as in 3DGS."""
+    """(1 - w) L1 + w (1 - SSIM) of two images [H, W, 3], as in 3DGS."""
     return (1 - ssim_weight) * (image - wanted).abs().mean() + ssim_weight * (1 - ssim(image, wanted))
 
 
@@ -161,7 +166,7 @@ def _control_density(state: State, density: DensitySettings, extent: float, whit
         state.replace(grown, origin)
     if iteration % density.reset_interval == 0 or (white and iteration == density.start):
         with torch.no_grad():
-            ceiling = torch.tensor(density.reset_opacity).logit()
+            ceiling = torch.tensor(density.reset_opacity, device="cpu").logit()
             state.gaussians.opacities.clamp_(max=float(ceiling))
         state.adam.forget("opacities")
 
