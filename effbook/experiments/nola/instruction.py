@@ -100,7 +100,7 @@ class InstructionRecipe(Recipe):
         )
 
     def probe(self) -> dict[str, object]:
-        return {"steps": min(self.steps or 2, 2), "evaluated": min(self.evaluated, 8)}
+        return {"steps": min(self.steps or 2, 2), "batch_size": 1, "evaluated": min(self.evaluated, 2)}
 
     def run(self, context: Context) -> Result:
         from effbook import data

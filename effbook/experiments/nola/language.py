@@ -114,12 +114,14 @@ class LanguageRecipe(Recipe):
         return (replace(self, ptq_bits=None),) if self.ptq_bits and self.keep_adapters else ()
 
     def probe(self) -> dict[str, object]:
-        steps = 4 if self.steps is None else min(self.steps, 4)
+        steps = 2 if self.steps is None else min(self.steps, 2)  # where bfloat16 is emulated, a token takes 0.1 s
         return {
             "steps": steps,
             "warmup_steps": min(self.warmup_steps, steps // 2),
-            "validation_pairs": min(self.validation_pairs or 8, 8),
-            "test_inputs": min(self.test_inputs or 4, 4),
+            "batch_size": 1,
+            "validation_pairs": 2,
+            "test_inputs": 1,
+            "max_new_tokens": min(self.max_new_tokens, 4),
         }
 
     def run(self, context: Context) -> Result:
