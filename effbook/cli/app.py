@@ -32,6 +32,8 @@ def settle_folders() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; every failure is one sentence on standard error, with a traceback only under --debug."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if os.environ.get("COLUMNS") == "0":  # some shells set it so where there is no terminal
+        del os.environ["COLUMNS"]
     debug = "--debug" in arguments
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without UTF-8 gets \u2026 for what it cannot show

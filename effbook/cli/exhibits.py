@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from effbook.cli.failures import say
 from effbook.cli.options import Chapter, Csv, ExhibitId, Profile
 from effbook.errors import EffbookError
 
@@ -30,11 +31,17 @@ def exhibits(
     from effbook.runs.profiles import check_profile
 
     words = {"chapter": chapter, "kind": kind, "state": state, "verdict": verdict}
+    rooms.chosen([], check_profile(profile), **words)  # a wrong word is told before any record is read
+    look = rooms.Look(past_unreadable=True)
     if as_json:
-        fit = rooms.chosen(rooms.entries(), check_profile(profile), **words)
+        fit = rooms.chosen(rooms.entries(look=look), profile, **words)
         typer.echo(json.dumps([one.model_dump(mode="json") for one in fit], indent=1))
     else:
-        rooms.show_exhibits(profile, **words)
+        rooms.show_exhibits(profile, look=look, **words)
+    for error in look.unreadable:
+        say(str(error))
+    if look.unreadable:
+        raise typer.Exit(1)
 
 
 def errata(chapter: Chapter = None) -> None:

@@ -5,6 +5,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
+from effbook.errors import EffbookError
 from effbook.runs import records
 from effbook.runs.code import Sources
 from effbook.runs.recipe import Recipe
@@ -17,7 +18,9 @@ class Look:
     Whoever shows several exhibits passes one look through all calls; without one, each call takes its own.
     """
 
-    def __init__(self, sources: Sources | None = None) -> None:
+    def __init__(self, sources: Sources | None = None, *, past_unreadable: bool = False) -> None:
+        """With `past_unreadable`, a record that cannot be read counts as none, and `unreadable` says why."""
+        self.past_unreadable, self.unreadable = past_unreadable, list[EffbookError]()
         self.sources = sources or Sources()
         self.tables: dict[tuple[str, str], Any] = {}  # by exhibit and profile, as `measured` made them
         self._names: dict[tuple[str, str], set[str]] = {}
@@ -30,8 +33,17 @@ class Look:
             return None  # without working out the run's key
         if (run, profile) not in self._records:
             path = records.path_of(run, profile)
-            self._records[run, profile] = _read(path, path.stat().st_mtime_ns) if path.exists() else None
+            self._records[run, profile] = self._readable(path) if path.exists() else None
         return self._records[run, profile]
+
+    def _readable(self, path: Path) -> Record | None:
+        try:
+            return _read(path, path.stat().st_mtime_ns)
+        except EffbookError as error:
+            if not self.past_unreadable:
+                raise
+            self.unreadable.append(error)
+            return None
 
     def records(self, runs: tuple[Recipe, ...], profile: str) -> dict[int, Record]:
         """The records of the planned seeds, and of the seeds that someone ran beyond them, by seed."""

@@ -125,9 +125,11 @@ def _measured_cell(row: Row, column: Column, cell: Measured, *, alone: bool) -> 
     return value + (f" [dim]{state}[/]" if state else "")
 
 
-def show_exhibits(profile: str = "mini", console: Console | None = None, **words: str | None) -> None:
+def show_exhibits(
+    profile: str = "mini", console: Console | None = None, look: Look | None = None, **words: str | None
+) -> None:
     """Print the register: each exhibit with its state, its runs and its verdicts under a profile; counts first."""
-    listed = entries((check_profile(profile),))
+    listed = entries((check_profile(profile),), look)
     fit, console = chosen(listed, profile, **words), console or _console()
     for line in counts_of(listed, profile):
         console.print(line, highlight=False)

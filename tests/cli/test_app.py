@@ -52,3 +52,19 @@ def test_help_imports_nothing_heavy():
     heavy = "{'torch', 'transformers', 'pandas', 'matplotlib', 'scipy', 'pydantic', 'numba'}"
     code = f"import sys, effbook.cli; print(sorted({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "line", ["--help", "data list", "exhibits", "show fig-B.1", "reported tab-3.12 --csv", "plan nola --profile paper"]
+)
+def test_what_only_shows_imports_no_torch(line, tmp_path, monkeypatch):
+    monkeypatch.setenv("EFFBOOK_RECORDS", str(tmp_path))  # not to read them all
+    code = f"""
+import contextlib, os, sys
+from effbook import cli
+with contextlib.suppress(SystemExit), contextlib.redirect_stdout(open(os.devnull, "w")):
+    cli.main({line.split()})
+print(sorted({{"torch", "numba", "transformers"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
