@@ -13,9 +13,10 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from effbook.errors import EffbookError
+from effbook.experiments.nola.targets import layers_of, split
 from effbook.runs.bench import Ratio, compare, ratio, register_bench
 
-LORA = r".*attn\.qkv\.(q|v)"  # the same layers on both sides
+LORA = layers_of("vit", "qv")  # the same layers on both sides
 K = 512  # 9 blocks x 2 x 2 x 512 coefficients: a third of LoRA's parameters at rank 4, as in `mini`
 
 
@@ -42,14 +43,14 @@ def vit_step(kind: str) -> Callable[[], None]:
     from peft import LoraConfig, get_peft_model
     from torch import nn
 
-    from effbook.nola import NOLASettings, adapt, split_fused
+    from effbook.nola import NOLASettings, adapt
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with torch.random.fork_rng():
         torch.manual_seed(0)
         body = timm.create_model("vit_small_patch14_dinov2", num_classes=0, img_size=84, pretrained=False)
         body.blocks = body.blocks[:9]
-        body = split_fused(body, targets=r".*attn\.qkv").requires_grad_(False)
+        body = split(body, "vit").requires_grad_(False)
         if kind == "lora":
             body = get_peft_model(body, LoraConfig(r=4, target_modules=LORA)).base_model.model
         else:
