@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from effbook.chapters import CHAPTERS
 from effbook.errors import EffbookError
 from effbook.exhibits import (
+    Look,
     chosen,
     entries,
     exhibit,
@@ -127,9 +128,9 @@ def test_a_whole_list_looks_at_each_record_and_each_file_of_code_once(monkeypatc
     assert len({id(sources) for _, sources in looked}) == 1
 
 
-def printed(exhibit_id, profile):
+def printed(exhibit_id, profile, look=None):
     console = Console(file=io.StringIO(), width=200)
-    show_terminal(exhibit_id, profile, console)
+    show_terminal(exhibit_id, profile, console, look)
     return console.file.getvalue()
 
 
@@ -175,13 +176,13 @@ def test_a_whole_number_is_in_the_csv_to_the_digit(runs):
     assert line["value"] == "68976648193"
 
 
-@pytest.mark.parametrize("exhibit_id", list(register()))
 @pytest.mark.parametrize("profile", ["mini", "paper"])
-def test_every_exhibit_is_shown(exhibit_id, profile):
-    text = printed(exhibit_id, profile)
-    found = exhibit(exhibit_id)
-    assert found.title.split()[0] in text
-    assert all(claim.text.split()[0] in text for claim in found.claims)
+def test_every_exhibit_is_shown(profile):
+    look = Look()
+    for exhibit_id, found in register().items():
+        told = printed(exhibit_id, profile, look)
+        assert found.title.split()[0] in told
+        assert all(claim.text.split()[0] in told for claim in found.claims), exhibit_id
 
 
 def listed(profile="mini", **words):
