@@ -56,7 +56,8 @@ def test_help_imports_nothing_heavy():
 
 @pytest.mark.parametrize("line", ["--help", "data list", "data verify", "cache --help"])
 def test_what_only_shows_imports_no_torch(line, tmp_path, monkeypatch):
-    monkeypatch.setenv("EFFBOOK_RECORDS", str(tmp_path))  # not to read them all
+    for variable in ("EFFBOOK_RECORDS", "EFFBOOK_DATA"):  # nothing there, so that nothing is read
+        monkeypatch.setenv(variable, str(tmp_path))
     code = f"""
 import contextlib, os, sys
 from effbook import cli
