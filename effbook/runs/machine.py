@@ -105,6 +105,7 @@ def packages() -> dict[str, str]:
     return found
 
 
+@cache
 def repository() -> Path | None:
     """The checkout that effbook runs from; None where it is installed without one."""
     root = Path(__file__).resolve().parents[2]
