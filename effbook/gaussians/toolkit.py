@@ -11,6 +11,7 @@ from pathlib import Path
 
 from effbook.errors import EffbookError
 
+DEVICE = "cuda"  # only runs on such a device have this module in their fingerprint
 STANDARD_HOME = Path("/usr/local/cuda")
 
 

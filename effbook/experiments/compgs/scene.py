@@ -15,6 +15,7 @@ from effbook.compgs.config import BIT_QUANTISED, PACKED, Book, CompGSSettings, S
 from effbook.errors import EffbookError
 from effbook.experiments.compgs.datasets import DATASETS, Dataset, scene_count, scene_names
 from effbook.experiments.compgs.sharing import shares
+from effbook.gaussians import toolkit
 from effbook.gaussians.config import DensitySettings, TrainSettings
 from effbook.runs.recipe import Context, Cost, Recipe, Result, Shared, register_recipe
 
@@ -130,7 +131,7 @@ class SceneRecipe(Recipe):
         return shares(self)
 
     def needs(self) -> tuple[str, ...]:
-        return () if self.on_cpu else ("cuda",)
+        return () if self.on_cpu else toolkit.needs()
 
     def device(self, context: Context) -> str:
         """Small scenes are made for the CPU, and stay there on a machine with a card: it would give other numbers."""

@@ -13,6 +13,7 @@ from effbook.evaluate.lpips import BLOCKS
 from effbook.experiments.compgs.datasets import DATASETS
 from effbook.experiments.compgs.measuring import perceptual
 from effbook.experiments.compgs.scene import SceneRecipe
+from effbook.gaussians import toolkit
 from effbook.runs.context import Context
 from effbook.runs.profiles import scale
 
@@ -103,13 +104,13 @@ def test_what_is_made_for_the_cpu_stays_there_on_a_machine_with_a_card(tmp_path,
     for name in DATASETS:
         recipe = SceneRecipe(dataset=name, shrink=16 if name == "fox" else 1)
         small = name in ("fox", "still-lifes", "toy")
-        assert (recipe.device(context), recipe.needs()) == (("cpu", ()) if small else ("cuda", ("cuda",)))
+        assert (recipe.device(context), recipe.needs()) == (("cpu", ()) if small else ("cuda", toolkit.needs()))
 
 
 def test_the_photographs_of_the_fox_are_for_the_card_where_they_are_large(tmp_path, monkeypatch):
     monkeypatch.setattr(Context, "device", "cuda")
     fox = SceneRecipe(dataset="tanks-and-temples", scene="truck")
-    assert [scale(fox, profile).needs() for profile in ("mini", "lab")] == [(), ("cuda",)]
+    assert [scale(fox, profile).needs() for profile in ("mini", "lab")] == [(), toolkit.needs()]
     assert scale(fox, "lab").device(Context(profile="lab", folder=tmp_path)) == "cuda"
 
 

@@ -153,7 +153,7 @@ def test_mini_scales_by_three_numbers():
     assert (mini.codes_colour * 64, mini.codes_covariance * 64) == (whole.codes_colour, whole.codes_covariance)
     assert mini.penalty == pytest.approx(660 * whole.penalty)
     assert scale(whole, "paper") == whole
-    assert whole.needs() == ("cuda",)
+    assert whole.needs() == toolkit.needs()
     assert mini.needs() == ()
 
 
@@ -177,7 +177,7 @@ def test_lab_trains_in_full_size_with_the_penalty_scaled_to_its_gaussians():
     lab = scale(whole, "lab")
     assert (lab.dataset, lab.iterations, lab.codes_covariance) == ("still-lifes-800", 30_000, 16_384)
     assert lab.penalty * lab.most_gaussians == pytest.approx(whole.penalty * 3.3e6)
-    assert lab.needs() == ("cuda",)
+    assert lab.needs() == toolkit.needs()
 
 
 def test_storage_ways_are_those_of_the_tables():
