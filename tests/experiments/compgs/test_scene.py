@@ -9,6 +9,7 @@ import torch
 from effbook.errors import EffbookError
 from effbook.experiments.compgs import training
 from effbook.experiments.compgs.scene import STORAGES, SceneRecipe
+from effbook.gaussians import toolkit
 from effbook.runs.context import Context
 from effbook.runs.profiles import NotInProfileError, scale
 
