@@ -8,6 +8,7 @@ from effbook.cli.options import Jobs
 from effbook.errors import EffbookError
 
 if TYPE_CHECKING:
+    from effbook.runs.code import Sources
     from effbook.runs.recheck import Group
     from effbook.runs.records import Record
 
@@ -24,15 +25,18 @@ def register_commands(app: typer.Typer) -> None:
 
 def stale(what: What = None) -> None:
     """Records that other code made: which modules differ since, and what the last recheck found."""
+    from effbook.runs.code import Sources
     from effbook.runs.recheck import stale_groups
 
-    groups = stale_groups(_records(what))
+    sources = Sources()
+    groups = stale_groups(_records(what), sources=sources)
     for group in groups:
-        _show(group)
-    typer.echo(f"{sum(len(group.records) for group in groups)} records are stale.")
+        _show(group, sources)
+    count = sum(len(group.records) for group in groups)
+    typer.echo(f"{count or 'No'} record{' is' if count == 1 else 's are'} stale.")
 
 
-def _show(group: "Group") -> None:
+def _show(group: "Group", sources: "Sources") -> None:
     """A group: how many, of which commit, what has changed since, and what a recheck said."""
     from effbook.runs import records
     from effbook.runs.recheck import changes, told
@@ -40,12 +44,12 @@ def _show(group: "Group") -> None:
     commits = sorted({(record.provenance.commit or "unknown")[:10] for record in group.records})
     typer.echo(f"{group.name}: {len(group.records)} records of code {group.fingerprint} ({', '.join(commits)})")
     try:
-        for module, how in changes(group.records[0]).items():
+        for module, how in changes(group.records[0], sources).items():
             typer.echo(f"  {how}: {module}")
     except EffbookError as error:
         typer.echo(f"  {error}")
-    outcomes = {str(found): found for record in group.records if (found := records.attestation(record)) is not None}
-    typer.echo(f"  rechecked: {told(list(outcomes.values()))}" if outcomes else "  not rechecked: 'effbook recheck'")
+    found = {id(one): one for record in group.records if (one := records.attestation(record, sources)) is not None}
+    typer.echo(f"  rechecked: {told(list(found.values()))}" if found else "  not rechecked: 'effbook recheck'")
 
 
 def recheck(

@@ -67,9 +67,9 @@ class Unchecked:
     why: str
 
 
-def stale_groups(found: Sequence[Record], *, again: bool = False) -> list[Group]:
+def stale_groups(found: Sequence[Record], *, again: bool = False, sources: Sources | None = None) -> list[Group]:
     """The groups of those records that are stale, or with `again` also of those that are rechecked."""
-    sources, groups = Sources(), {}
+    sources, groups = sources or Sources(), {}
     wanted = ("stale", "rechecked") if again else ("stale",)
     for record in {record.key: record for record in found}.values():  # two profiles may share a run
         if records.standing(record, sources) in wanted:
