@@ -26,7 +26,6 @@ from effbook.runs.worktrees import Worktrees
 
 GPU_TOLERANCE = 1e-6
 BATCH = 8  # probes to one process: enough to pay for its start, few enough to keep all cores busy
-WHOLE = 64  # runs of seconds
 
 Say = Callable[[str], None]
 
@@ -85,12 +84,12 @@ def recheck(groups: Sequence[Group], *, jobs: int = 2, say: Say = print) -> tupl
     """Compare every group, write the attestations, and return them with what could not be compared.
 
     `jobs` processes run at a time, each on one thread. What is written stays when a recheck is stopped, and a later one
-    goes on with the groups that are left.
+    goes on with what is left.
     """
     root = machine.repository()
     if root is None:
         raise EffbookError("effbook runs without its checkout, so there is no older code", "recheck in a clone of it")
-    attestations, unchecked = [], []
+    attestations, unchecked, start = [], [], time.monotonic()
     with Worktrees(root) as trees, ThreadPoolExecutor(jobs) as pool:
         waiting = []
         for group in groups:
@@ -100,20 +99,15 @@ def recheck(groups: Sequence[Group], *, jobs: int = 2, say: Say = print) -> tupl
                 unchecked.append(Unchecked(group=group, why=str(error)))
                 say(f"{group}: {error}")
                 continue
-            size = BATCH if probes[0].cap else WHOLE
-            batches = [probes[i : i + size] for i in range(0, len(probes), size)]
-            sides = [
-                (pool.submit(_run, batch, trees.folder(batch[0].commit), trees), pool.submit(_run, batch, root, trees))
-                for batch in batches
-            ]
-            waiting.append((group, probes, sides))
-        for group, probes, sides in waiting:
-            start = time.monotonic()
-            before, after = ([result for pair in sides for result in pair[i].result()] for i in (0, 1))
-            outcomes = _compared(group, probes, before, after)
+            size = BATCH if probes[0].cap else len(probes)  # a kind is never parted
+            for batch in (probes[i : i + size] for i in range(0, len(probes), size)):
+                older = pool.submit(_run, batch, trees.folder(batch[0].commit), trees)
+                waiting.append((batch, older, pool.submit(_run, batch, root, trees)))
+        for batch, older, newer in waiting:
+            outcomes = _compared(batch, older.result(), newer.result())
             attest.write(records.records_folder(), outcomes)
             attestations += outcomes
-            say(f"{group}: {told(outcomes)}, {time.monotonic() - start:.0f} s after the one before")
+            say(f"{batch[0].group}: {told(outcomes)}, {(time.monotonic() - start) / 60:.1f} min")
     return attestations, unchecked
 
 
@@ -197,8 +191,9 @@ def _origin(group: Group, trees: Worktrees) -> str:
 # ------------------------------------------------------------------------------------------- the comparison
 
 
-def _compared(group: Group, probes: list[Probe], before: list[dict], after: list[dict]) -> list[Attestation]:
+def _compared(probes: Sequence[Probe], before: list[dict], after: list[dict]) -> list[Attestation]:
     """One attestation a kind."""
+    group = probes[0].group
     by_kind: dict[str, list[tuple[Probe, dict, dict]]] = {}
     for probe, old, new in zip(probes, before, after, strict=True):
         place = json.dumps(kind_of(probe.record.recipe.fields), sort_keys=True)
