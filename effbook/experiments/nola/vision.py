@@ -81,7 +81,7 @@ class VisionRecipe(Recipe):
         return Cost(seconds=20 * 60 * len(self.learning_rates), gpu_bytes=12 << 30)
 
     def probe(self) -> dict[str, object]:
-        return {"shots": 1, "epochs": min(self.epochs, 2), "test_images": min(self.test_images or 8, 8)}
+        return {"shots": 1, "epochs": min(self.epochs, 2), "test_images": min(self.test_images or 24, 24)}
 
     def run(self, context: Context) -> Result:
         import torch
