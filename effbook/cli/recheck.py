@@ -25,10 +25,10 @@ def register_commands(app: typer.Typer) -> None:
 
 def stale(what: What = None) -> None:
     """Records that other code made: which modules differ since, and what the last recheck found."""
-    from effbook.runs.code import Sources
+    from effbook.runs.code import here
     from effbook.runs.recheck import stale_groups
 
-    sources = Sources()
+    sources = here()
     groups = stale_groups(_records(what), sources=sources)
     for group in groups:
         _show(group, sources)

@@ -7,7 +7,7 @@ from typing import Any
 
 from effbook.errors import EffbookError
 from effbook.runs import records
-from effbook.runs.code import Sources
+from effbook.runs.code import Sources, here
 from effbook.runs.recipe import Recipe
 from effbook.runs.records import Record, Standing
 
@@ -21,7 +21,7 @@ class Look:
     def __init__(self, sources: Sources | None = None, *, past_unreadable: bool = False) -> None:
         """With `past_unreadable`, a record that cannot be read counts as none, and `unreadable` says why."""
         self.past_unreadable, self.unreadable = past_unreadable, list[EffbookError]()
-        self.sources = sources or Sources()
+        self.sources = sources or here()
         self.tables: dict[tuple[str, str], Any] = {}  # by exhibit and profile, as `measured` made them
         self._names: dict[tuple[str, str], set[str]] = {}
         self._records: dict[tuple[Recipe, str], Record | None] = {}

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from effbook.errors import EffbookError
 from effbook.runs import machine, records
-from effbook.runs.code import Sources
+from effbook.runs.code import here
 from effbook.runs.execute import execute
 from effbook.runs.progress import Display, duration
 from effbook.runs.recipe import Recipe
@@ -38,7 +38,7 @@ def execute_all(pairs: Sequence[Pair], *, jobs: int = 1, fresh: bool = False, qu
             done[recipe, profile] = found
     to_do = [pair for pair in dict.fromkeys(pairs) if pair not in done]
     if done:
-        sources = Sources()
+        sources = here()
         stale = sum(records.is_stale(record, sources) for record in done.values())
         note = f", {stale} of them stale: --fresh recomputes them" if stale else ""
         display.say(f"{len(done)} of {len(done) + len(to_do)} runs are recorded{note}")

@@ -22,7 +22,7 @@ from effbook.errors import EffbookError
 from effbook.files import placed, write_atomically
 from effbook.places import folder_named
 from effbook.runs import attest, machine
-from effbook.runs.code import DEVICES, Device, Sources
+from effbook.runs.code import DEVICES, Device, Sources, here
 from effbook.runs.progress import Display
 
 STAMP = ".result.json"
@@ -144,7 +144,7 @@ def standing(
     stamp: Stamp, modules: tuple[str, ...], sources: Sources | None = None
 ) -> Literal["measured", "rechecked", "stale"]:
     """Whether the code that is here made a result, or a recheck of its recipe attests it, or neither."""
-    now = (sources or Sources()).fingerprint(modules, stamp.accelerator)
+    now = (sources or here()).fingerprint(modules, stamp.accelerator)
     if now == stamp.fingerprint:
         return "measured"
     found = attest.find(machine.records_folder(), stamp.recipe, stamp.fields, stamp.fingerprint, now)
@@ -175,7 +175,7 @@ def make_at(
 
     `make` returns what it took of other results; `device_used` tells afterwards whose engines acted.
     """
-    sources, start = Sources(), time.perf_counter()
+    sources, start = here(), time.perf_counter()
     code = {device: sources.fingerprint(of.modules(), device) for device in DEVICES}
     commit, dirty = machine.commit()
     with placed(place, alone=True) as beside:

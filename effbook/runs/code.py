@@ -14,17 +14,17 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from effbook.errors import EffbookError
+from effbook.runs.syntax import ROOT, assigns, body, is_import, parsed, plain, residue, running, within
 
 Device = Literal["cpu", "cuda"]
 DEVICES: tuple[Device, ...] = get_args(Device)
 
-_ROOT = "effbook"
+_NOTHING = hashlib.sha256(b"").hexdigest()[:16]  # of a module that only passes names on
 NOT_NUMBERS = re.compile(
     r"effbook(\.(errors|files|places|chapters|runs(\..+)?|experiments))?"
     r"|effbook\.data\.(cache|fetch|manifest|sources)"  # the digests of what they bring are in a recipe's key
@@ -32,13 +32,24 @@ NOT_NUMBERS = re.compile(
 )
 
 
-def fingerprint(modules: tuple[str, ...], device: Device = "cpu", sources: "Sources | None" = None) -> str:
+def fingerprint(modules: tuple[str, ...], device: Device = "cpu") -> str:
     """The first 16 hexadecimal digits of the sha256 over the code of the modules and of all that they import.
 
-    `sources` are for who asks many times in a row: each file is then looked at once. EffbookError for a module without
-    a source.
+    EffbookError for a module without a source.
     """
-    return (sources or Sources()).fingerprint(modules, device)
+    return here().fingerprint(modules, device)
+
+
+def here() -> "Sources":
+    """The sources of the code that runs, as they are now. Who asks thousands of times in a row asks for them once."""
+    package = Path(sys.modules[ROOT].__file__).parent
+    files = sorted(f"{top}/{name}" for top, _, names in os.walk(package) for name in names if name.endswith(".py"))
+    return _here(package, tuple((file, stat.st_mtime_ns, stat.st_size) for file in files for stat in [os.stat(file)]))
+
+
+@functools.lru_cache(maxsize=2)
+def _here(package: Path, _state: tuple) -> "Sources":
+    return Sources(package)
 
 
 @dataclass(frozen=True)
@@ -54,11 +65,11 @@ class Import:
 
 
 class Sources:
-    """The source files of a copy of effbook, each looked at once; by default of the one that runs."""
+    """The source files of a copy of effbook, each looked at once."""
 
-    def __init__(self, package: Path | None = None) -> None:
+    def __init__(self, package: Path) -> None:
         """`package` is the folder that holds `__init__.py`."""
-        self.package = package or Path(sys.modules[_ROOT].__file__).parent
+        self.package = package
         self._fingerprints: dict[tuple[tuple[str, ...], str], str] = {}
         self.source = functools.cache(self._source)
         self.tree = functools.cache(self._tree)
@@ -112,24 +123,22 @@ class Sources:
         source = self.source(module)
         if source is None:
             return _NOTHING
-        body = _residue(self.tree(module)) if source.name == "__init__.py" else _body(self.tree(module))
-        tree = ast.Module(body=list(body), type_ignores=[])
-        others = sorted({ast.unparse(n) for n in tree.body if _is_import(n) and not self._of_effbook(module, n)})
-        plain = [_plain(node) for node in tree.body if not _is_import(node)]
-        plain = [node for node in plain if node is not None]
-        return hashlib.sha256(repr((others, plain)).encode()).hexdigest()[:16] if others or plain else _NOTHING
+        statements = residue(self.tree(module)) if source.name == "__init__.py" else body(self.tree(module))
+        others = sorted({ast.unparse(n) for n in statements if is_import(n) and not self._of_effbook(module, n)})
+        defined = plain([node for node in statements if not is_import(node)])
+        return hashlib.sha256(repr((others, defined)).encode()).hexdigest()[:16] if others or defined else _NOTHING
 
     def _imports(self, module: str) -> tuple[Import, ...]:
         """What the module imports of effbook at any depth of its code, names followed to where they are defined."""
         found: list[Import] = []
-        for node in _running(self.tree(module)):
+        for node in running(self.tree(module)):
             if isinstance(node, ast.Import):
                 for alias in node.names:
-                    if _within(alias.name):
+                    if within(alias.name):
                         found += self._whole(alias.asname or alias.name, alias.name)
             elif isinstance(node, ast.ImportFrom):
                 base = self._absolute(module, node)
-                if base is not None and _within(base):
+                if base is not None and within(base):
                     for alias in node.names:
                         bound = alias.asname or alias.name
                         found += self._whole(bound, base) if alias.name == "*" else self._named(base, bound, alias.name)
@@ -156,7 +165,7 @@ class Sources:
     def _whole(self, bound: str, module: str) -> list[Import]:
         """A module as such; a package with all that its `__init__` passes on. The root passes on nothing."""
         found = [Import(bound, module.rpartition(".")[2], (module,))]
-        if module == _ROOT or not self._is_package(module):
+        if module == ROOT or not self._is_package(module):
             return found
         for name, origin in self._passed_on(module).items():
             if origin != module:
@@ -170,24 +179,24 @@ class Sources:
         """
         names: dict[str, str] = {}
         for node in self.tree(package).body:
-            if isinstance(node, ast.ImportFrom) and (base := self._absolute(package, node)) and _within(base):
+            if isinstance(node, ast.ImportFrom) and (base := self._absolute(package, node)) and within(base):
                 for alias in node.names:
                     submodule = f"{base}.{alias.name}"
                     names[alias.asname or alias.name] = submodule if self.source(submodule) is not None else base
-            elif _assigns(node, "_FROM"):
+            elif assigns(node, "_FROM"):
                 table = ast.literal_eval(node.value)
                 names |= {name: f"{package}.{submodule}" for name, submodule in table.items()}
         return names
 
     def _passes_on_only(self, module: str) -> bool:
-        return self._is_package(module) and not _residue(self.tree(module))
+        return self._is_package(module) and not residue(self.tree(module))
 
     def _meant(self, argument: ast.expr) -> list[str]:
         """Modules that import_module("effbook.x") or import_module(f"effbook.x_{y}") can mean: all that begin so."""
         if isinstance(argument, ast.Constant):
-            return [argument.value] if _within(str(argument.value)) else []
+            return [argument.value] if within(str(argument.value)) else []
         first = argument.values[0] if isinstance(argument, ast.JoinedStr) and argument.values else None
-        if not isinstance(first, ast.Constant) or not first.value.startswith(f"{_ROOT}."):
+        if not isinstance(first, ast.Constant) or not first.value.startswith(f"{ROOT}."):
             return []
         package, _, start = first.value.rpartition(".")
         folder = self.source(package).parent if self._is_package(package) else None
@@ -196,15 +205,15 @@ class Sources:
     def _device(self, module: str) -> str | None:
         """The device whose engine a module says it is."""
         for node in self.tree(module).body:
-            if _assigns(node, "DEVICE") and isinstance(node.value, ast.Constant):
+            if assigns(node, "DEVICE") and isinstance(node.value, ast.Constant):
                 return node.value.value
         return None
 
     def _of_effbook(self, module: str, node: ast.Import | ast.ImportFrom) -> bool:
         if isinstance(node, ast.Import):
-            return all(_within(alias.name) for alias in node.names)
+            return all(within(alias.name) for alias in node.names)
         base = self._absolute(module, node)
-        return base is not None and _within(base)
+        return base is not None and within(base)
 
     def _absolute(self, module: str, node: ast.ImportFrom) -> str | None:
         if node.level == 0:
@@ -219,7 +228,7 @@ class Sources:
 
     def _source(self, module: str) -> Path | None:
         """The module's source file, found without importing it where it belongs to effbook."""
-        if _within(module):
+        if within(module):
             path = self.package.joinpath(*module.split(".")[1:])
             candidates = (path / "__init__.py", path.with_suffix(".py"))
             return next((candidate for candidate in candidates if candidate.is_file()), None)
@@ -232,75 +241,4 @@ class Sources:
     def _tree(self, module: str) -> ast.Module:
         path = self.source(module)
         stat = os.stat(path)
-        return _parsed(path, stat.st_mtime_ns, stat.st_size)
-
-
-@functools.lru_cache(maxsize=1024)
-def _parsed(path: Path, _mtime_ns: int, _size: int) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
-_NOTHING = hashlib.sha256(b"").hexdigest()[:16]
-
-
-def _plain(node: object) -> object:
-    """A syntax tree as nested tuples, without imports of names and what is for type checkers; None for nothing.
-
-    `ast.dump` would do, were its text the same in every version of Python.
-    """
-    if isinstance(node, list):
-        return [plain for item in node if (plain := _plain(item)) is not None]
-    if not isinstance(node, ast.AST):
-        return node if node is None else repr(node)
-    if _is_for_checkers(node):
-        return _plain(node.orelse) or None
-    if isinstance(node, ast.ImportFrom) and (node.level or _within(node.module or "")):
-        return None  # it counts by what it leads to
-    if isinstance(node, ast.Import) and all(_within(alias.name) for alias in node.names):
-        return None
-    pairs = ((name, _body(node) if name == "body" else value) for name, value in ast.iter_fields(node))
-    plain = ((name, _plain(value)) for name, value in pairs if name not in ("kind", "ctx"))
-    return (type(node).__name__, *((name, value) for name, value in plain if value not in (None, [])))
-
-
-def _residue(tree: ast.Module) -> list[ast.stmt]:
-    """What an `__init__` does besides passing names on."""
-
-    def idle(node: ast.stmt) -> bool:
-        is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        hands_on = _assigns(node, "__all__") or _assigns(node, "_FROM")
-        late = isinstance(node, ast.FunctionDef) and node.name in ("__getattr__", "__dir__")
-        return _is_import(node) or is_docstring or hands_on or _is_for_checkers(node) or late
-
-    return [node for node in tree.body if not idle(node)]
-
-
-def _body(node: ast.AST) -> object:
-    """The body of a node without its docstring."""
-    documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-    return node.body[1:] if documented and ast.get_docstring(node, clean=False) is not None else node.body
-
-
-def _running(node: ast.AST) -> Iterator[ast.AST]:
-    """Every node of a tree but those under `if TYPE_CHECKING:`, which never run."""
-    yield node
-    for child in node.orelse if _is_for_checkers(node) else ast.iter_child_nodes(node):
-        yield from _running(child)
-
-
-def _is_for_checkers(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
-
-
-def _is_import(node: ast.AST) -> bool:
-    return isinstance(node, ast.Import | ast.ImportFrom)
-
-
-def _assigns(node: ast.AST, name: str) -> bool:
-    if isinstance(node, ast.AnnAssign):
-        return getattr(node.target, "id", "") == name and node.value is not None
-    return isinstance(node, ast.Assign) and [getattr(target, "id", "") for target in node.targets] == [name]
-
-
-def _within(module: str) -> bool:
-    return module == _ROOT or module.startswith(f"{_ROOT}.")
+        return parsed(path, stat.st_mtime_ns, stat.st_size)

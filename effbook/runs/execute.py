@@ -11,7 +11,7 @@ from typing import Any
 from effbook.errors import EffbookError
 from effbook.files import write_atomically
 from effbook.runs import cache, machine, records
-from effbook.runs.code import DEVICES, Device, Sources
+from effbook.runs.code import DEVICES, Device, here
 from effbook.runs.context import Context
 from effbook.runs.memory import PeakMemory
 from effbook.runs.profiles import check_profile
@@ -129,7 +129,7 @@ def surroundings(profile: str, folder: Path, display: Display, fresh_since: date
 
 def _code_of(recipe: Recipe, device: Device) -> tuple[str, dict[str, str]]:
     """The fingerprint of a recipe's code, and the hashes of the modules that it covers."""
-    sources = Sources()
+    sources = here()
     return sources.fingerprint(recipe.modules(), device), sources.listing(recipe.modules(), device)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from effbook.runs import cache, machine, records
-from effbook.runs.code import Sources
+from effbook.runs.code import Sources, here
 from effbook.runs.context import CHECKPOINT
 from effbook.runs.execute import work_folder
 from effbook.runs.recipe import Cost, Recipe, Shared
@@ -61,7 +61,7 @@ class Plan:
 def plan(pairs: Sequence[tuple[Recipe, str]]) -> Plan:
     """The plan for several (recipe, profile), and for the runs that these depend on; nothing is run or fetched."""
     states: dict[tuple[Recipe, str], str] = {}
-    sources = Sources()
+    sources = here()
     for recipe, profile in pairs:
         _settle(recipe, profile, states, sources, needed=False)
     runs, seen = [], set()

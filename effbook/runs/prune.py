@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from effbook.errors import EffbookError
 from effbook.files import leftovers_in, remove, size_bytes
 from effbook.runs import cache, machine, records
-from effbook.runs.code import Sources
+from effbook.runs.code import Sources, here
 from effbook.runs.context import CHECKPOINT
 from effbook.runs.profiles import PROFILES
 from effbook.runs.recipe import make
@@ -54,7 +54,7 @@ def listed(*, data: Path, earlier: Sequence[Path] = ()) -> list[Item]:
 
     `earlier` are folders in which earlier versions kept results.
     """
-    sources = Sources()
+    sources = here()
     found = [*_results(sources), *_work(), *_left_of_records(), *_left_of_data(data)]
     found += [Item(what="results of an earlier version", path=path, state="stale") for path in earlier if path.exists()]
     return found

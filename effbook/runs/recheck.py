@@ -20,7 +20,7 @@ from typing import Any
 from effbook.errors import EffbookError
 from effbook.runs import attest, machine, records
 from effbook.runs.attest import Attestation, kind_of
-from effbook.runs.code import Sources
+from effbook.runs.code import Sources, here
 from effbook.runs.records import Record
 from effbook.runs.worktrees import Worktrees
 
@@ -68,7 +68,7 @@ class Unchecked:
 
 def stale_groups(found: Sequence[Record], *, again: bool = False, sources: Sources | None = None) -> list[Group]:
     """The groups of those records that are stale, or with `again` also of those that are rechecked."""
-    sources, groups = sources or Sources(), {}
+    sources, groups = sources or here(), {}
     wanted = ("stale", "rechecked") if again else ("stale",)
     for record in {record.key: record for record in found}.values():  # two profiles may share a run
         if records.standing(record, sources) in wanted:
@@ -135,10 +135,10 @@ def changes(record: Record, sources: Sources | None = None) -> dict[str, str]:
         raise EffbookError(f"the modules of {commit} are not listed", "'effbook recheck' lists them")
     old = json.loads(path.read_text(encoding="utf-8"))
     modules = record.make_recipe().modules()
-    new = (sources or Sources()).listing(modules, record.provenance.accelerator)
-    there, here = set(old.values()), set(new.values())
-    found = {module: "changed" if module in old else "new" for module, own in new.items() if own not in there}
-    return found | {module: "gone" for module, own in old.items() if own not in here and module not in found}
+    new = (sources or here()).listing(modules, record.provenance.accelerator)
+    before, after = set(old.values()), set(new.values())
+    found = {module: "changed" if module in old else "new" for module, own in new.items() if own not in before}
+    return found | {module: "gone" for module, own in old.items() if own not in after and module not in found}
 
 
 # ------------------------------------------------------------------------------------------- what is run
@@ -198,7 +198,7 @@ def _compared(probes: Sequence[Probe], before: list[dict], after: list[dict]) ->
     for probe, old, new in zip(probes, before, after, strict=True):
         place = json.dumps(kind_of(probe.record.recipe.fields), sort_keys=True)
         by_kind.setdefault(place, []).append((probe, old, new))
-    here, dirty = machine.commit()
+    commit, dirty = machine.commit()
     outcomes = []
     for place, runs in by_kind.items():
         record = runs[0][0].record
@@ -221,7 +221,7 @@ def _compared(probes: Sequence[Probe], before: list[dict], after: list[dict]) ->
                 probe=runs[0][0].cap,
                 keys=tuple(probe.record.key for probe, _, _ in runs),
                 tolerance=tolerance,
-                here=here,
+                here=commit,
                 dirty=dirty,
                 device=machine.device(),
                 packages=machine.packages(),

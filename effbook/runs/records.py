@@ -13,7 +13,7 @@ from effbook.errors import EffbookError
 from effbook.files import leftovers, placed, remove, write_atomically
 from effbook.runs import attest, machine
 from effbook.runs.cache import Taken, now
-from effbook.runs.code import Device, Sources
+from effbook.runs.code import Device, Sources, here
 from effbook.runs.machine import records_folder
 from effbook.runs.profiles import check_profile
 from effbook.runs.recipe import Recipe, Result, key_of, make
@@ -251,7 +251,7 @@ def current_fingerprint(record: Record, sources: Sources | None = None) -> str |
     """The fingerprint of the code that would make the record now; None if its recipe is gone or has other fields."""
     try:
         modules = record.make_recipe().modules()
-        return (sources or Sources()).fingerprint(modules, record.provenance.accelerator)
+        return (sources or here()).fingerprint(modules, record.provenance.accelerator)
     except EffbookError:
         return None
 

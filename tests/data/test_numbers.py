@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 import effbook
-from effbook.runs.code import Sources
+from effbook.runs.code import here
 
 ROOT = Path(effbook.__file__).parent
 LEFT_OUT = {f"effbook.data.{name}" for name in ("cache", "fetch", "manifest", "sources")}
@@ -24,6 +24,6 @@ def test_what_makes_numbers_has_only_places_of_what_is_left_out():
 
 
 def test_what_reads_data_into_arrays_and_texts_counts():
-    counted = set(Sources().closure(("effbook.data",)))
+    counted = set(here().closure(("effbook.data",)))
     assert {f"effbook.data.{name}" for name in ("folders", "generated", "images", "text")} <= counted
     assert not LEFT_OUT & counted

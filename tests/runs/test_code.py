@@ -4,7 +4,7 @@ import pytest
 
 import effbook
 from effbook.errors import EffbookError
-from effbook.runs.code import Sources, fingerprint
+from effbook.runs.code import fingerprint, here
 
 _TREE = {
     "__init__.py": '__version__ = "1"\n',
@@ -53,7 +53,7 @@ def _edit(path, old, new):
 
 @pytest.mark.usefixtures("tree")
 def test_the_closure_follows_names_to_where_they_are_defined():
-    assert Sources().closure(_RUNS) == [
+    assert here().closure(_RUNS) == [
         "effbook.experiments.nola.runs",
         "effbook.nola",
         "effbook.nola.basis",
@@ -104,16 +104,16 @@ def test_changed_code_changes_it_at_any_depth(tree, file, old, new):
 
 def test_a_package_imported_as_a_whole_stands_for_all_that_it_passes_on(tree):
     _edit(tree / "experiments/nola/runs.py", "from effbook.nola import Layer", "from effbook import nola as Layer")
-    assert "effbook.nola.peft" in Sources().closure(_RUNS)
+    assert "effbook.nola.peft" in here().closure(_RUNS)
     _edit(tree / "experiments/nola/runs.py", "from effbook import nola as Layer", "import effbook.nola as Layer")
-    assert "effbook.nola.peft" in Sources().closure(_RUNS)
+    assert "effbook.nola.peft" in here().closure(_RUNS)
 
 
 def test_a_package_with_code_of_its_own_counts_with_what_it_imports(tree):
     _edit(
         tree / "experiments/nola/runs.py", "from effbook.nola import Layer", "from effbook.data import helper as Layer"
     )
-    assert {"effbook.data", "effbook.data.load"} <= set(Sources().closure(_RUNS))
+    assert {"effbook.data", "effbook.data.load"} <= set(here().closure(_RUNS))
 
 
 def test_a_module_without_source_is_told():
@@ -129,13 +129,13 @@ def test_every_registered_recipe_has_a_fingerprint():
 
 
 def test_a_file_that_moves_keeps_it(tree):
-    before, listed = fingerprint(_RUNS), Sources().listing(_RUNS)
+    before, listed = fingerprint(_RUNS), here().listing(_RUNS)
     (tree / "adapters").mkdir()
     (tree / "adapters/__init__.py").write_text("")
     (tree / "nola/basis.py").rename(tree / "adapters/basis.py")
     _edit(tree / "nola/layer.py", "from . import basis", "from effbook.adapters import basis")
     assert fingerprint(_RUNS) == before
-    assert sorted(Sources().listing(_RUNS).values()) == sorted(listed.values())
+    assert sorted(here().listing(_RUNS).values()) == sorted(listed.values())
 
 
 def test_a_name_that_comes_from_elsewhere_than_before_changes_it_though_no_module_did(tree):
@@ -172,8 +172,8 @@ def test_names_that_a_package_passes_on_late_are_followed(tree):
         '    return getattr(importlib.import_module(f"effbook.nola.{_FROM[name]}"), name)\n'
     )
     (tree / "nola/__init__.py").write_text(late)
-    assert "effbook.nola.layer" in Sources().closure(_RUNS)
-    assert "effbook.nola.peft" not in Sources().closure(_RUNS)
+    assert "effbook.nola.layer" in here().closure(_RUNS)
+    assert "effbook.nola.peft" not in here().closure(_RUNS)
     before = fingerprint(_RUNS)
     _edit(tree / "nola/basis.py", "RANK = 1", "RANK = 2")
     assert fingerprint(_RUNS) != before
