@@ -8,14 +8,12 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import platformdirs
-from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from effbook.errors import EffbookError
@@ -23,7 +21,6 @@ from effbook.files import placed, write_atomically
 from effbook.places import folder_named
 from effbook.runs import attest, machine
 from effbook.runs.code import DEVICES, Device, Sources, here
-from effbook.runs.progress import Display
 
 STAMP = ".result.json"
 
@@ -94,37 +91,6 @@ def place_of(kind: str, parts: dict[str, Any]) -> Path:
     depends = {"parts": parts, "device": machine.device(), "packages": machine.packages()}
     canonical = json.dumps(depends, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return results_folder() / f"{kind}-{hashlib.sha256(canonical.encode()).hexdigest()[:16]}"
-
-
-@contextmanager
-def holding(place: Path, display: Display) -> Iterator[None]:
-    """Hold the lock of a result or a record at a place; whoever dies while holding it releases it."""
-    locks_folder(place.parent)
-    lock = FileLock(lock_path(place))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        display.say(f"another process computes {place.stem}; waiting for it")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def lock_path(place: Path) -> Path:
-    """The lock of a result or a record at a place."""
-    return place.parent / ".locks" / f"{place.stem}.lock"
-
-
-def locks_folder(folder: Path) -> Path:
-    """The folder of locks in a folder of records or results; git passes over it."""
-    locks = folder / ".locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    if not (locks / ".gitignore").exists():
-        with FileLock(locks / ".gitignore.lock"), placed(locks / ".gitignore", alone=True) as beside:
-            beside.write_text("*\n")
-    return locks
 
 
 def stamp_of(place: Path) -> Stamp | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from effbook.errors import EffbookError
 from effbook.files import placed
-from effbook.runs import cache
+from effbook.runs import cache, locks
 from effbook.runs.cache import Coded, Taken
 from effbook.runs.code import Device
 from effbook.runs.progress import Display, Tracker
@@ -139,7 +139,7 @@ class Context:
         """
         place = cache.place_of(kind, parts)
         before = cache.stamp_of(place)
-        with cache.holding(place, self.display):
+        with locks.holding(place, self.display):
             if cache.stamp_of(place) != before and self.kept(kind, parts, of):
                 return place
             return self._make(place, kind, parts, of, make)
@@ -147,7 +147,7 @@ class Context:
     def cached(self, kind: str, parts: dict[str, Any], of: Coded, make: Callable[[Path], None]) -> Path:
         """The folder of a result that was `kept`, or else of one that is made now and kept."""
         place = cache.place_of(kind, parts)
-        with cache.holding(place, self.display):
+        with locks.holding(place, self.display):
             return self.kept(kind, parts, of) or self._make(place, kind, parts, of, make)
 
     def record_of(self, recipe: Coded) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 from effbook.errors import EffbookError
 from effbook.files import write_atomically
-from effbook.runs import cache, machine, records
+from effbook.runs import cache, locks, machine, records
 from effbook.runs.code import DEVICES, Device, here
 from effbook.runs.context import Context
 from effbook.runs.memory import PeakMemory
@@ -77,7 +77,7 @@ def _obtain(
             f"{recipe.name} under {profile} needs {' and '.join(lacks)}, which this machine lacks",
             "run it on a machine that has it, or choose another profile",
         )
-    with cache.holding(path, display):
+    with locks.holding(path, display):
         if (found := look()) is not None:  # another process wrote it while we waited
             return found
         records.clear(path)
