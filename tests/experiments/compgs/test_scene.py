@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from effbook.errors import EffbookError
-from effbook.experiments.compgs import training
+from effbook.experiments.compgs import sharing, training
 from effbook.experiments.compgs.scene import STORAGES, SceneRecipe
 from effbook.gaussians import toolkit
 from effbook.runs.context import Context
@@ -84,7 +84,7 @@ def test_fresh_trains_again_and_once_for_all_rows_of_a_batch(trainings, tmp_path
     assert again.metrics["psnr"] == first.metrics["psnr"]
     context = Context(profile="smoke", folder=tmp_path / "taken", fresh_since=since)
     smoke(quantised=FOUR, storage="int8").run(context)
-    assert [one.kind for one in context.taken] == [training.SCENE]
+    assert [one.kind for one in context.taken] == [sharing.SCENE]
 
 
 def test_codes_are_counted_on_the_scene_that_was_trained_and_loaded_once(trainings, tmp_path, monkeypatch):
