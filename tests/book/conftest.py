@@ -1,7 +1,11 @@
 """What the tests of the book share."""
 
+import os
+from pathlib import Path
+
 import nbformat
 import pytest
+from filelock import FileLock
 
 from effbook.book import site
 
@@ -31,6 +35,11 @@ def write_notebook():
 
 @pytest.fixture(scope="session")
 def smoke_book(tmp_path_factory):
-    """The whole book at smoke, built once: (the folder of the build, the site)."""
-    work = tmp_path_factory.mktemp("book")
-    return work, site.build("smoke", work=work, say=lambda line: None)
+    """The whole book at smoke, built once for all workers: (the folder of the build, the site)."""
+    own = tmp_path_factory.getbasetemp()
+    work = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "smoke-book"
+    with FileLock(f"{work}.lock"):
+        if not (told := work / "site.txt").exists():
+            html = site.build("smoke", work=work, say=lambda line: None)
+            told.write_text(str(html))
+    return work, Path(told.read_text())
