@@ -174,7 +174,8 @@ def _origin(group: Group, trees: Worktrees) -> str:
     own = sorted(group.records, key=lambda record: (record.provenance.dirty, record.provenance.created))
     commits = dict.fromkeys(record.provenance.commit for record in own if record.provenance.commit)
     clean = {record.provenance.commit for record in own if record.provenance.dirty is False}
-    first = [commit for commit in commits if commit in clean][:3] or list(commits)[:3]
+    candidates = [commit for commit in commits if commit in clean] or list(commits)
+    first = sorted(candidates, key=lambda commit: not trees.has(commit))[:3]  # one checkout can serve many groups
     later = dict.fromkeys(commit for start in first[:1] for commit in trees.later(start))
     for commit in dict.fromkeys([*first, *later]):
         fields = [group.records[0].recipe.fields]

@@ -47,6 +47,10 @@ class Worktrees:
                 raise EffbookError(f"the commit {commit[:10]} is not in this clone", "fetch it") from None
         return folder
 
+    def has(self, commit: str) -> bool:
+        """Whether the commit is checked out already."""
+        return (self.home / commit).is_dir()
+
     def later(self, commit: str) -> list[str]:
         """The commits after one that changed the code, the oldest first, and where we are."""
         try:
