@@ -3,11 +3,18 @@
 CompGS's are not among them: what renders is numba on the CPU and gsplat on CUDA, and neither takes the stand-in.
 """
 
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from mixed_devices import NAME, MixedDevicesError, card
 
+import effbook
 from effbook import experiments
 from effbook.exhibits.register import recipes_of_exhibit, register
 from effbook.runs.recipe import Context, Recipe
@@ -24,12 +31,27 @@ def kinds() -> dict[str, Recipe]:
     return {f"{recipe.name}-{recipe.key}": recipe for recipe in found.values()}
 
 
-@pytest.mark.parametrize("recipe", kinds().values(), ids=kinds())
-def test_a_smoke_run_mixes_no_devices(tmp_path, recipe):
-    context = Context(profile="smoke", folder=tmp_path)
-    context.device = NAME
-    with card():
-        assert recipe.run(context).metrics
+def run_all() -> None:
+    """Print a line for each smoke run that mixes devices, or fails otherwise; and at the end how many have run."""
+    for name, recipe in kinds().items():
+        with tempfile.TemporaryDirectory() as folder, card():
+            context = Context(profile="smoke", folder=Path(folder))
+            context.device = NAME
+            try:
+                assert recipe.run(context).metrics
+            except Exception as error:
+                print(f"{name}: {type(error).__name__}: {error}")
+    print(f"{len(kinds())} have run")
+
+
+@pytest.mark.slow
+def test_no_smoke_run_mixes_devices():
+    # in a process of its own: the backend must be known before anything in the process has called backward
+    paths = [str(Path(__file__).parent), str(Path(effbook.__file__).parents[1])]
+    known = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    command = [sys.executable, "-c", "import test_devices; test_devices.run_all()"]
+    done = subprocess.run(command, env=known, capture_output=True, text=True)
+    assert done.stdout.splitlines() == [f"{len(kinds())} have run"], done.stdout + done.stderr[-2000:]
 
 
 def test_what_a_card_refuses_is_refused():

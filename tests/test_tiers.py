@@ -120,7 +120,7 @@ def test_the_experiments_and_their_commands_need_nothing_of_the_book():
     ],
 )
 def test_a_command_whose_tier_is_missing_names_the_tier_in_one_sentence(tier, words, told, tmp_path, monkeypatch):
-    for name in ("RECORDS", "WORK"):
+    for name in ("RECORDS", "WORK", "DATA"):
         monkeypatch.setenv(f"EFFBOOK_{name}", str(tmp_path / name))
     done = run_with(tier, DOOR.format(words=words))
     assert done.returncode == 1

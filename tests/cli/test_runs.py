@@ -20,7 +20,7 @@ def test_run_of_a_system_shows_the_tables_that_its_runs_are_in(door, effbook):
 
 def test_records_of_other_code_are_shown_and_end_in_one_sentence(door, effbook, monkeypatch):
     effbook("run", "tab-0.1")
-    monkeypatch.setattr(records, "is_stale", lambda record: True)
+    monkeypatch.setattr(records, "standing", lambda *_: "stale")
     status, out, err = effbook("run", "tab-0.1")
     assert status == 1
     assert out == "table tab-0.1 mini\n"

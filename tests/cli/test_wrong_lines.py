@@ -232,6 +232,7 @@ def test_a_broken_manifest_is_named(refused, folders, monkeypatch, line, content
 def test_a_broken_exhibit_is_named(refused, folders, monkeypatch, line, content, words):
     put(folders / "there" / "tab-3.12.yaml", content)
     room = sys.modules["effbook.exhibits.register"]
+    monkeypatch.setattr(room, "FOLDER", folders / "there")
     monkeypatch.setattr(room.register, "__defaults__", (folders / "there",))
     err = refused(*line.split())
     assert "tab-3.12.yaml" in err

@@ -138,8 +138,8 @@ def test_cells_without_arithmetic_say_why():
     [
         ({"model": "vit-b", "target": "all"}, "has no target"),
         ({"model": "bert"}, "no family"),
-        ({"model": "vit-b", "rank": 0}, "rank of at least 1"),
-        ({"model": "vit-b", "k": 0}, "k of at least 1"),
+        ({"model": "vit-b", "rank": 0}, "choose rank above 0"),
+        ({"model": "vit-b", "k": 0}, "choose k above 0"),
     ],
 )
 def test_what_cannot_be_counted_is_refused(wrong, sentence):
