@@ -5,8 +5,9 @@ import difflib
 import functools
 import hashlib
 import json
+import math
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -84,11 +85,10 @@ class Recipe:
             value = tuple(value) if isinstance(value, list) else value
             try:
                 value = adapter.validate_python(value, strict=True)
-                json.dumps(value, allow_nan=False)
             except ValidationError as error:
                 raise _refused(self.name, field_name, value, error) from None
-            except ValueError:
-                raise EffbookError(f"{self.name}: {field_name} = {value!r} is not finite", "correct it") from None
+            if not all(math.isfinite(one) for one in _flat(value) if isinstance(one, float)):
+                raise EffbookError(f"{self.name}: {field_name} = {value!r} is not finite", "correct it")
             object.__setattr__(self, field_name, value)  # so that 1 and 1.0 of a float field are one recipe
         self.validate()
 
@@ -196,6 +196,15 @@ def _refused(name: str, field_name: str, value: object, error: ValidationError) 
         if bound in words:
             return EffbookError(f"{name}: {field_name} is {value!r}", f"choose {field_name} {words[bound]} {limit}")
     return EffbookError(f"{name}: {field_name} = {value!r} is not valid ({first['msg']})", "correct it")
+
+
+def _flat(value: object) -> Iterator[object]:
+    """The scalars of a field's value."""
+    if isinstance(value, tuple):
+        for item in value:
+            yield from _flat(item)
+    else:
+        yield value
 
 
 def _as_json(value: object) -> object:

@@ -238,7 +238,7 @@ def standing(record: Record, sources: Sources | None = None) -> Standing:
     now = current_fingerprint(record, sources)
     if now == record.provenance.fingerprint:
         return "measured"
-    found = attestation(record, sources)
+    found = _attested(record, now)
     return "rechecked" if found is not None and found.agrees else "stale"
 
 
@@ -258,7 +258,10 @@ def current_fingerprint(record: Record, sources: Sources | None = None) -> str |
 
 def attestation(record: Record, sources: Sources | None = None) -> attest.Attestation | None:
     """What the last recheck of such records with the code that is here found; None if there was none."""
-    now = current_fingerprint(record, sources)
+    return _attested(record, current_fingerprint(record, sources))
+
+
+def _attested(record: Record, now: str | None) -> attest.Attestation | None:
     fields, old = record.recipe.fields, record.provenance.fingerprint
     return attest.find(records_folder(), record.recipe.name, fields, old, now) if now else None
 
