@@ -56,7 +56,18 @@ def listing(folder: Path) -> list[tuple[str, int, int]]:
 
 
 NO_NAMES = ("", " ", "/", "//", ".", "..", "*", "\0", "\n", "-", "é", LONG)
-NAMING = ("run", "plan", "show", "reported --csv", "measured --csv", "bench", "data fetch", "data verify")
+NAMING = (
+    "run",
+    "plan",
+    "show",
+    "reported --csv",
+    "measured --csv",
+    "bench",
+    "data fetch",
+    "data verify",
+    "stale",
+    "recheck",
+)
 
 
 @pytest.mark.parametrize("name", NO_NAMES)
@@ -79,7 +90,7 @@ def test_what_is_no_name_is_told_without_a_guess(refused, line, name):
         ("All", "all"),
     ],
 )
-@pytest.mark.parametrize("command", ["run", "plan"])
+@pytest.mark.parametrize("command", ["run", "plan", "stale", "recheck"])
 def test_a_name_that_is_nearly_right_is_guessed(refused, command, name, meant):
     guess = refused(command, name).partition("did you mean ")[2]
     assert meant in guess
@@ -134,6 +145,12 @@ LINES = [
     ("data list mnist", 2, "unexpected extra argument(s)"),
     ("bench nolla", 1, "did you mean nola"),
     ("bench nola compgs", 2, "unexpected extra argument(s)"),
+    ("stale --again", 2, "No such option: --again"),
+    ("recheck nola --jobs 0", 2, "'--jobs'"),
+    ("recheck nola --agan", 2, "--again"),
+    ("cache nola", 2, "No such command 'nola'"),
+    ("cache prune everything", 2, "unexpected extra argument(s)"),
+    ("cache prune --al", 2, "--all"),
     ("doctor nola", 2, "unexpected extra argument(s)"),
     ("book serve 80", 2, "unexpected extra argument(s)"),
 ]
