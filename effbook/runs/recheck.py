@@ -105,9 +105,10 @@ def recheck(groups: Sequence[Group], *, jobs: int = 2, say: Say = print) -> tupl
                 waiting.append((batch, older, pool.submit(_run, batch, root, trees)))
         for batch, older, newer in waiting:
             outcomes = _compared(batch, older.result(), newer.result())
-            if not all(one.agrees for one in outcomes):  # a process that compiles its kernels may round otherwise than
+            if not all(one.agrees for one in outcomes):
+                # a process that compiles its kernels may round otherwise than one that finds them compiled
                 sides = [pool.submit(_run, batch, tree, trees) for tree in (trees.folder(batch[0].commit), root)]
-                outcomes = _compared(batch, *(side.result() for side in sides))  # one that finds them compiled
+                outcomes = _compared(batch, *(side.result() for side in sides))
             attest.write(records.records_folder(), outcomes)
             attestations += outcomes
             say(f"{batch[0].group}: {told(outcomes)}, {(time.monotonic() - start) / 60:.1f} min")
