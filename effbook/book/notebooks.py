@@ -18,6 +18,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from effbook.book.parameters import Parameter, check_values, parse_parameters
 from effbook.errors import EffbookError
+from effbook.runs.machine import THREAD_VARIABLES
 
 
 def notebook_parameters(path: Path | str) -> dict[str, Parameter]:
@@ -97,9 +98,8 @@ def run_notebooks(jobs: Sequence[Job], *, at_a_time: int = 1) -> Iterator[tuple[
 
     One that fails stops no other. The kernels are processes of their own; here threads only wait for them.
     """
-    threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
     with own_kernel(), ExitStack() as stack:
-        for name in threads:
+        for name in THREAD_VARIABLES:
             stack.enter_context(environment(name, "1"))
         pool = Parallel(n_jobs=at_a_time, backend="threading", return_as="generator_unordered")
         yield from pool(delayed(_outcome)(job) for job in jobs)

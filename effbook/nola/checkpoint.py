@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from effbook.errors import EffbookError
@@ -135,8 +134,16 @@ def save(model: nn.Module, path: str | Path, *, bits: int | None = None) -> int:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with placed(path) as beside:
-        save_file({"payload": payload}, beside, metadata=metadata)
+        beside.write_bytes(_file(payload.numpy().tobytes(), metadata))
     return path.stat().st_size
+
+
+def _file(payload: bytes, metadata: dict[str, str]) -> bytes:
+    """A safetensors file; its own writer puts metadata in another order each time, and equal models get equal files."""
+    tensor = {"dtype": "U8", "shape": [len(payload)], "data_offsets": [0, len(payload)]}
+    head = json.dumps({"__metadata__": metadata, "payload": tensor}, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
+    return len(head).to_bytes(8, "little") + head + payload
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Tensor]:

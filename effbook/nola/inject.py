@@ -51,11 +51,11 @@ def adapt(model: nn.Module, settings: NOLASettings, *, targets: Targets, also_tr
         matching(model, target, lambda m: any(True for _ in m.parameters()))
     freeze_all_but(model, (NOLALayer,), also_train)
     shared = SharedBasis() if settings.shared_basis else None
+    new: dict[nn.Module, nn.Module] = {}
     for name, module in found.items():
         kind = NOLAConv2d if isinstance(module, nn.Conv2d) else NOLALinear
-        new = kind(module, settings=settings, name=name, shared=shared)
-        new.train(module.training)
-        replace(model, module, new)
+        new[module] = kind(module, settings=settings, name=name, shared=shared).train(module.training)
+    replace(model, new)
     if shared is not None:
         shared.follow(model)
     return model
@@ -107,6 +107,6 @@ def split_fused(model: nn.Module, *, targets: Targets, parts: Sequence[str] = ("
 
     `blocks.0.attn.qkv` then holds the layers `q`, `k` and `v`; the model computes the same. Returns the model.
     """
-    for module in matching(model, targets, lambda m: isinstance(m, nn.Linear) or is_conv1d(m)).values():
-        replace(model, module, SplitLinear(module, parts))
+    fused = matching(model, targets, lambda m: isinstance(m, nn.Linear) or is_conv1d(m)).values()
+    replace(model, {module: SplitLinear(module, parts) for module in fused})
     return model

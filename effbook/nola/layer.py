@@ -252,9 +252,9 @@ def names(target: str, name: str) -> bool:
         return False
 
 
-def replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Put `new` wherever `old` hangs in the model (a layer may be used under two names)."""
+def replace(model: nn.Module, new: dict[nn.Module, nn.Module]) -> None:
+    """Put new modules wherever the old ones hang in the model, in one walk (a layer may be used under two names)."""
     for parent in list(model.modules()):
         for key, child in list(parent._modules.items()):  # named_children would skip the second name
-            if child is old:
-                setattr(parent, key, new)
+            if child in new:
+                setattr(parent, key, new[child])

@@ -110,9 +110,9 @@ def adapt_pranc(
     taken = {id(inner) for m in model.modules() if isinstance(m, PRANCLayer) for inner in m.modules()}
     found = matching(model, targets, lambda m: id(m) not in taken and isinstance(m, nn.Linear | nn.Conv2d))
     freeze_all_but(model, (PRANCLayer,), also_train)
+    new: dict[nn.Module, nn.Module] = {}
     for name, module in found.items():
         kind = PRANCConv2d if isinstance(module, nn.Conv2d) else PRANCLinear
-        new = kind(module, settings=settings, name=name)
-        new.train(module.training)
-        replace(model, module, new)
+        new[module] = kind(module, settings=settings, name=name).train(module.training)
+    replace(model, new)
     return model

@@ -17,6 +17,7 @@ import psutil
 from effbook.places import folder_named
 
 GIB = 2**30
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 _PACKAGES = (
     "accelerate", "bitsandbytes", "datasets", "faiss-cpu", "gguf", "gsplat", "gsply", "mitsuba", "nltk", "numba",
     "numpy", "peft", "pillow", "pycolmap", "rouge-score", "sacrebleu", "safetensors", "scikit-learn", "scipy",

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from effbook.errors import EffbookError
 from effbook.files import leftovers_in, remove, size_bytes
-from effbook.runs import cache, machine, records
+from effbook.runs import cache, locks, machine, records
 from effbook.runs.code import Sources, here
 from effbook.runs.context import CHECKPOINT
 from effbook.runs.profiles import PROFILES
@@ -89,7 +89,7 @@ def _results(sources: Sources) -> Iterator[Item]:
     folder = cache.results_folder()
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.is_dir() and not path.name.startswith("."):
-            stamp, lock = cache.stamp_of(path), cache.lock_path(path)
+            stamp, lock = cache.stamp_of(path), locks.lock_path(path)
             if stamp is None:
                 yield _unfinished("a result without its stamp", path, lock)
             else:
@@ -97,7 +97,7 @@ def _results(sources: Sources) -> Iterator[Item]:
                 recipe, created = stamp.recipe, stamp.created
                 yield Item(what=path.name, path=path, state=state, recipe=recipe, created=created, lock=lock)
     for path in leftovers_in(folder):
-        yield _unfinished("a result", path, cache.lock_path(folder / _TEMPORARY.fullmatch(path.name)[1]))
+        yield _unfinished("a result", path, locks.lock_path(folder / _TEMPORARY.fullmatch(path.name)[1]))
 
 
 def _state_of(stamp: cache.Stamp, path: Path, sources: Sources) -> State:
@@ -123,7 +123,7 @@ def _work() -> Iterator[Item]:
             what = "an interrupted run" if (path / CHECKPOINT).exists() else "the work folder of a run"
             record = _record_of(path)
             yield _unfinished(
-                what, path, cache.lock_path(record) if record else None, recipe=f"{match[2]} ({match[1]})"
+                what, path, locks.lock_path(record) if record else None, recipe=f"{match[2]} ({match[1]})"
             )
 
 
@@ -144,12 +144,12 @@ def _left_of_records() -> Iterator[Item]:
     for folder in folders:
         record = folder.with_name(f"{folder.name}.json")
         for path in records.unnamed_artifacts(record):
-            yield _unfinished("an artifact of no record", path, cache.lock_path(record), recipe=folder.name)
+            yield _unfinished("an artifact of no record", path, locks.lock_path(record), recipe=folder.name)
     for path in sorted(root.rglob(".*.tmp")):
         match = _TEMPORARY.fullmatch(path.name)
         if match and path.parent not in folders:
             own = path.parent.parent.name in PROFILES  # beside records: the name tells whose it was
-            yield _unfinished("a file of records", path, cache.lock_path(path.parent / match[1]) if own else None)
+            yield _unfinished("a file of records", path, locks.lock_path(path.parent / match[1]) if own else None)
 
 
 def _left_of_data(folder: Path) -> Iterator[Item]:

@@ -17,10 +17,9 @@ from typing import Any
 from effbook.errors import EffbookError
 from effbook.runs import records
 from effbook.runs.execute import execute
+from effbook.runs.machine import THREAD_VARIABLES
 from effbook.runs.recipe import Recipe, make
 from effbook.runs.records import Record
-
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 class Worker:
@@ -70,7 +69,7 @@ class Worker:
         process.stdout.close()
 
     def _started(self) -> subprocess.Popen:
-        environment = {name: str(self.threads) for name in _THREADS} | os.environ  # what the user gave goes first
+        environment = dict.fromkeys(THREAD_VARIABLES, str(self.threads)) | os.environ  # what the user gave goes first
         environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
         pipe = subprocess.PIPE
         command = [sys.executable, "-m", "effbook.runs.worker"]

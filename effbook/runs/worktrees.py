@@ -17,10 +17,10 @@ from typing import Any
 from effbook.errors import EffbookError
 from effbook.runs import probing
 from effbook.runs.cache import work_root
+from effbook.runs.machine import THREAD_VARIABLES
 
 TRIED = 40  # commits, to find one that has the fingerprint of a record of a dirty tree
 TIMEOUT_S = 1800
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 class Worktrees:
@@ -109,7 +109,7 @@ class Worktrees:
         try:
             yield {
                 **os.environ,
-                **dict.fromkeys(THREADS, "1"),
+                **dict.fromkeys(THREAD_VARIABLES, "1"),
                 **{k: str(v) for k, v in own.items()},
                 "PYTHONPATH": str(tree),
             }

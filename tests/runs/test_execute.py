@@ -8,8 +8,7 @@ import torch
 from tiny_recipe import Tiny
 
 from effbook.errors import EffbookError
-from effbook.runs import execute as spine
-from effbook.runs import records
+from effbook.runs import code, records
 from effbook.runs.execute import execute, work_folder
 from effbook.runs.plan import plan
 
@@ -174,7 +173,7 @@ def test_a_run_does_not_go_on_from_the_state_of_other_code(folders, monkeypatch,
     with pytest.raises(RuntimeError):
         execute(Tiny(), profile="smoke")
     monkeypatch.delenv("TINY_FAIL")
-    monkeypatch.setattr(spine.Sources, "fingerprint", lambda self, modules, device: "1" * 16)
+    monkeypatch.setattr(code.Sources, "fingerprint", lambda self, modules, device: "1" * 16)
     execute(Tiny(), profile="smoke")
     errors = capsys.readouterr().err
     assert "made by other code, packages or device" in errors

@@ -9,7 +9,7 @@ import pytest
 from filelock import FileLock
 from tiny_recipe import Tiny
 
-from effbook.runs import cache, machine, records
+from effbook.runs import cache, locks, machine, records
 from effbook.runs.context import Context
 from effbook.runs.execute import execute, work_folder
 from effbook.runs.prune import listed, prune
@@ -131,8 +131,8 @@ def test_what_a_process_works_on_is_left(look, folders, tmp_path, monkeypatch):
     place = _kept(tmp_path, "a")
     found = look()
     with (
-        FileLock(cache.lock_path(records.path_of(Tiny(), "smoke"))),
-        FileLock(cache.lock_path(place)),
+        FileLock(locks.lock_path(records.path_of(Tiny(), "smoke"))),
+        FileLock(locks.lock_path(place)),
     ):
         removed, left = prune(found, everything=True)
         assert removed == []
