@@ -1,0 +1,216 @@
+"""Train the network of a recipe and keep it, with what was recorded epoch by epoch."""
+
+import json
+import math
+import statistics
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from effbook.cmsf import analysis
+from effbook.cmsf.config import MeanShiftSettings, TrainSettings
+from effbook.cmsf.constraints import (
+    ConfidentPseudoLabel,
+    Constraint,
+    PreviousEpoch,
+    QueryAlone,
+    SameLabel,
+    ThirdView,
+    Unconstrained,
+)
+from effbook.cmsf.networks import Networks
+from effbook.cmsf.step import MeanShift
+from effbook.cmsf.train import Method, Moment, train
+from effbook.experiments.cmsf.inputs import Split, feature_views, new_encoder, train_split, training_views
+from effbook.experiments.cmsf.labels import shown_labels
+from effbook.experiments.cmsf.rivals import rival
+from effbook.experiments.cmsf.training import SELF, Training
+from effbook.experiments.shared.training import trainable
+from effbook.runs.recipe import Context
+
+LOOKS = 8  # steps of each epoch at which neighbours are looked at
+BINS = 100
+
+
+def learn(recipe: Training, context: Context, folder: Path) -> None:
+    """Train, and write `encoder.safetensors` and `history.json` into the folder."""
+    device = torch.device(context.device)
+    images = train_split(recipe)
+    encoder = new_encoder(recipe, images.pixels).to(device)
+    history = {"series": {"loss": []}, "step_ms": None, "trainable": trainable(encoder), "notes": {}, "ranks": {}}
+    if recipe.method != "none":
+        history |= _train(recipe, context, images, encoder)
+    save_file({name: t.contiguous() for name, t in encoder.state_dict().items()}, folder / "encoder.safetensors")
+    (folder / "history.json").write_text(json.dumps(history), encoding="utf-8")
+
+
+def _train(recipe: Training, context: Context, images: Split, encoder: nn.Module) -> dict:
+    labels = shown_labels(recipe, images)  # [N], -1 where the method sees none
+    data = _views(recipe, context, images, labels)
+    method = make_method(recipe, encoder, data_size=len(images), labels=labels, classes=len(images.classes))
+    settings = TrainSettings(
+        epochs=recipe.epochs,
+        batch=recipe.batch_size,
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        schedule=recipe.schedule,
+        drops=_drops(recipe),
+        warmup_epochs=recipe.warmup_epochs,
+        seed=recipe.seed,
+    )
+    recorder = Recorder(method, images.labels, labels)
+    resume = context.resume()
+    if resume is not None:
+        recorder.epochs = resume[2]["epochs"]
+    steps = len(images) // recipe.batch_size
+    bar = context.progress(recipe.epochs * steps, recipe.method, done=(resume[1] if resume else 0) * steps)
+
+    def watch(moment: Moment) -> None:
+        recorder.look(moment)
+        bar.advance(1, loss=moment.loss)
+
+    def keep(state: dict) -> None:
+        done = len(state["history"])
+        if context.due() and done < recipe.epochs:
+            context.checkpoint(state, done, {"epochs": recorder.epochs})
+
+    losses = train(method, data, settings, resume=resume[0] if resume else None, keep=keep, watch=watch)
+    series = {"loss": [one["loss"] for one in losses]} | recorder.series()
+    return {
+        "series": {name: values for name, values in series.items() if all(math.isfinite(v) for v in values)},
+        "step_ms": recorder.step_ms(),
+        "trainable": sum(p.numel() for p in method.trained()),
+        "ranks": recorder.histograms(),
+    }
+
+
+def _views(recipe: Training, context: Context, images: Split, labels: Tensor):
+    if not recipe.features_of:
+        return training_views(recipe, images.pixels, labels)
+    from effbook.experiments.cmsf.inputs import views_of_features
+
+    return views_of_features(feature_views(recipe, context), labels, seed=recipe.seed)
+
+
+def _drops(recipe: Training) -> tuple[int, ...]:
+    """Every third of the training, as torchvision's 90 epochs have it."""
+    return tuple(recipe.epochs * i // 3 for i in (1, 2)) if recipe.schedule == "steps" else ()
+
+
+def make_method(recipe: Training, encoder: nn.Module, *, data_size: int, labels: Tensor, classes: int) -> Method:
+    """The method that trains the encoder: mean shift with the recipe's constraint, or a rival."""
+    constraint = constraint_of(recipe)
+    if constraint is None:
+        return rival(recipe, encoder, labels=labels, classes=classes)
+    settings = MeanShiftSettings(
+        k=recipe.k or 1,
+        bank_size=recipe.bank,
+        momentum=recipe.momentum,
+        unconstrained_half=recipe.method == "cmsf-self",
+        precision=recipe.precision,
+        seed=recipe.seed,
+    )
+    networks = Networks(encoder, encoder.num_features, seed=recipe.seed)
+    method = MeanShift(networks, constraint, settings, images=data_size)
+    if recipe.method == "cmsf-semi" and recipe.classifier != "none":
+        from effbook.experiments.cmsf.labels import PseudoLabels
+
+        method.relabel = PseudoLabels(recipe, method, labels, classes)
+    return method
+
+
+def constraint_of(recipe: Training) -> Constraint | None:
+    """The constraint of a mean-shift method; None for a rival."""
+    k = recipe.k
+    if recipe.method == "byol":
+        return QueryAlone()
+    if recipe.method == "msf":
+        return Unconstrained(k=k)
+    if recipe.method == "cmsf-self":
+        return (ThirdView if recipe.third_view else PreviousEpoch)(k=k, k_prime=recipe.k_prime or k)
+    if recipe.method == "cmsf-sup":
+        return SameLabel(k=k, target_included=recipe.target_in_set)
+    if recipe.method == "cmsf-semi":
+        return ConfidentPseudoLabel(k=k, threshold=recipe.threshold)
+    return None
+
+
+class Recorder:
+    """What is recorded of a training: neighbours at a few steps of each epoch, and the time of a step.
+
+    `truth` [N] are the true labels, which a method without labels never sees.
+    """
+
+    def __init__(self, method: Method, truth: Tensor, shown: Tensor) -> None:
+        self.method, self.truth, self.shown = method, truth, shown
+        self.epochs: list[dict[str, float]] = []
+        self._now: dict[str, list[float]] = defaultdict(list)
+        self._ranks: list[int] = [0] * (BINS + 1)
+        self._durations_ms: list[float] = []
+        self._last = time.perf_counter()
+
+    def look(self, moment: Moment) -> None:
+        """Called after each step."""
+        self._durations_ms.append(1000 * (time.perf_counter() - self._last))
+        found = getattr(self.method, "found", None)
+        if found is not None and moment.step % max(1, moment.steps // LOOKS) == 0:
+            self._neighbours(found)
+        relabel = getattr(self.method, "relabel", None)
+        if relabel is not None:
+            relabel.after(moment)
+        if moment.step == moment.steps:
+            means = {name: statistics.fmean(values) for name, values in self._now.items() if values}
+            scores = relabel.scores(self.truth) if relabel is not None else {}
+            self.epochs.append(means | scores | {f"rank_{i}": n for i, n in enumerate(self._ranks)})
+            self._now, self._ranks = defaultdict(list), [0] * (BINS + 1)
+        self._last = time.perf_counter()
+
+    def _neighbours(self, found) -> None:
+        bank, own, positives = self.method.bank, found.positions, found.constrained
+        k = positives.mask.shape[1] if positives.positions is not None else 1
+        free = found.unconstrained or Unconstrained(k=min(k, bank.filled))(bank, own)
+        for name, one in (("bank", free), ("constrained", positives)):
+            purity = analysis.purity(bank, own, one, self.truth)
+            self._note(f"purity_{name}_with_query", purity.with_query)
+            self._note(f"purity_{name}", purity.without_query)
+        ranks = analysis.ranks(bank, own, positives, nth=min(5, k), bins=BINS)
+        self._note("median_rank", ranks.nth_median)
+        for place, count in enumerate([*ranks.histogram.tolist(), ranks.beyond]):
+            self._ranks[place] += count
+        if not math.isnan(ranks.nth_median):  # as many of M as it takes to reach the fifth of C
+            reach = Unconstrained(k=min(bank.filled, int(ranks.nth_median) + 1))(bank, own)
+            self._note("purity_far", analysis.purity(bank, own, reach, self.truth).without_query)
+        self._note("overlap", _overlap(free, positives))
+
+    def _note(self, name: str, value: float) -> None:
+        if math.isfinite(value):
+            self._now[name].append(value)
+
+    def series(self) -> dict[str, list[float]]:
+        """What each epoch gave, for what all epochs gave."""
+        names = [name for name in (self.epochs[0] if self.epochs else {}) if not name.startswith("rank_")]
+        return {name: [one[name] for one in self.epochs] for name in names if all(name in one for one in self.epochs)}
+
+    def histograms(self) -> dict[str, list[int]]:
+        """By epoch, how often the fifth constrained neighbour had each rank in M; the last count is of all beyond."""
+        return {
+            str(epoch): [int(one[f"rank_{i}"]) for i in range(BINS + 1)] for epoch, one in enumerate(self.epochs, 1)
+        }
+
+    def step_ms(self) -> float:
+        """The median time of a step, without what is recorded."""
+        return statistics.median(self._durations_ms)
+
+
+def _overlap(free, constrained) -> float:
+    """Percentage of the constrained positives that are among as many of the bank's nearest, the query left out."""
+    if constrained.positions is None or free.positions is None:
+        return math.nan
+    others = constrained.mask.clone()
+    others[:, 0] = False  # the query comes first
+    both = (constrained.positions[:, :, None] == free.positions[:, None, :]).any(2) & others
+    return 100.0 * int(both.sum()) / int(others.sum()) if others.any() else math.nan
