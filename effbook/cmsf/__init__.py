@@ -1,0 +1,48 @@
+"""CMSF: constrained mean shift for representation learning, with and without labels (sections 2.1 and A.1).
+
+    from effbook.cmsf import PreviousEpoch, fit
+    encoder, history = fit(encoder, dataset, constraint=PreviousEpoch(k=5, k_prime=5), epochs=100)
+
+For more say, put the parts together: `Networks`, a constraint, `MeanShift`, `Views`, and `train` of the module of that
+name. Names are imported when they are asked for: settings (`config`) need no torch.
+"""
+
+import importlib
+
+_FROM = {
+    "Bank": "bank",
+    "Batch": "step",
+    "ConfidentPseudoLabel": "constraints",
+    "Constraint": "constraints",
+    "EpochCache": "bank",
+    "MeanShift": "step",
+    "MeanShiftSettings": "config",
+    "Moment": "train",
+    "Networks": "networks",
+    "OtherModality": "constraints",
+    "Positives": "constraints",
+    "PreviousEpoch": "constraints",
+    "QueryAlone": "constraints",
+    "SameLabel": "constraints",
+    "ThirdView": "constraints",
+    "TrainSettings": "config",
+    "Unconstrained": "constraints",
+    "Views": "views",
+    "fit": "fitting",
+    "label_score": "analysis",
+    "mean_shift_loss": "loss",
+    "purity": "analysis",
+    "ranks": "analysis",
+}
+
+__all__ = list(_FROM)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _FROM:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_FROM[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,115 @@
+"""Constrained mean shift for someone with images and an encoder of her own."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from effbook.cmsf.config import MeanShiftSettings, TrainSettings
+from effbook.cmsf.constraints import Constraint
+from effbook.cmsf.distributed import rank
+from effbook.cmsf.networks import Networks
+from effbook.cmsf.step import MeanShift
+from effbook.cmsf.train import Moment, train
+from effbook.cmsf.views import Make, Views
+from effbook.errors import EffbookError
+from effbook.files import placed
+
+
+def fit(
+    encoder: nn.Module,
+    dataset: Dataset | Sequence[Any] | Tensor,
+    *,
+    constraint: Constraint,
+    epochs: int = 200,
+    batch: int = 256,
+    learning_rate: float = 0.05,
+    bank_size: int | None = None,
+    precision: Literal["float32", "bfloat16"] = "float32",
+    strong: Make | None = None,
+    weak: Make | None = None,
+    extra: Make | None = None,
+    seed: int = 0,
+    workers: int = 0,
+    checkpoint: Path | str | None = None,
+    watch: Callable[[MeanShift, Moment], None] | None = None,
+) -> tuple[nn.Module, list[dict[str, float]]]:
+    """Train an encoder, images [B, C, H, W] to [B, d], in place; return it and each epoch's mean loss and rate.
+
+        encoder = resnet18()                       # any torch module that ends with pooling
+        encoder, history = fit(encoder, dataset, constraint=PreviousEpoch(k=5, k_prime=5), epochs=100)
+
+    `dataset` holds (image, label) or images; label None or -1: none. Without labels take `PreviousEpoch`, with labels
+    `SameLabel`. `strong`, `weak` and `extra` make views of a batch: images and a generator to [B, C, h, w]; by default
+    they are those of the dissertation, at the size of the first image. The bank holds at most 128,000 embeddings.
+    With `checkpoint` each epoch's state is written there, and a call that finds one goes on from it. The rest is as in
+    2.1.4. Raises EffbookError where encoder, data and settings do not go together.
+    """
+    training = TrainSettings(epochs=epochs, batch=batch, learning_rate=learning_rate, seed=seed)
+    if bank_size is None:
+        bank_size = max(1, min(128_000, len(dataset)) // batch) * batch
+    settings = MeanShiftSettings(
+        k=getattr(constraint, "k", None) or 1,
+        bank_size=bank_size,
+        unconstrained_half=constraint.second in ("previous", "third"),
+        precision=precision,
+        seed=seed,
+    )
+    if strong is None or weak is None:
+        from effbook.cmsf import augment
+
+        image = dataset[0][0] if isinstance(dataset[0], tuple | list) else dataset[0]
+        size_px = min(image.shape[-2:])
+        made = {name: getattr(augment, name)(size_px) for name in ("strong", "weak")}
+        strong = strong or partial(_augmented, view=made["strong"])
+        weak = weak or partial(_augmented, view=made["weak"])
+    if constraint.second == "third":
+        extra = extra or weak
+    data = Views(dataset, strong=strong, weak=weak, extra=extra, seed=seed, workers=workers)
+    method = MeanShift(Networks(encoder, _width(encoder, data), seed=seed), constraint, settings, images=len(data))
+    path = None if checkpoint is None else Path(checkpoint)
+    history = train(
+        method,
+        data,
+        training,
+        resume=torch.load(path, weights_only=True, map_location="cpu") if path and path.exists() else None,
+        keep=partial(_write, path) if path else None,
+        watch=partial(watch, method) if watch else None,
+    )
+    return encoder, history
+
+
+def _augmented(images: Tensor, draw: torch.Generator, *, view: Any) -> Tensor:
+    from effbook.cmsf.augment import augment
+
+    return augment(images, view, generator=draw)
+
+
+@torch.no_grad()
+def _width(encoder: nn.Module, data: Views) -> int:
+    """The d of the encoder, seen on two images."""
+    device = next((p.device for p in encoder.parameters()), torch.device("cpu"))
+    index = torch.arange(2).clamp(max=len(data) - 1)
+    (batch,) = data.batches([index], epoch=0)
+    was_training = encoder.training
+    try:
+        features = encoder.eval()(batch.weak.to(device))
+    finally:
+        encoder.train(was_training)
+    if not isinstance(features, Tensor) or features.ndim != 2:
+        raise EffbookError(
+            f"the encoder gives {tuple(getattr(features, 'shape', ())) or type(features).__name__} for two images",
+            "end it with pooling, so that it gives [B, d]",
+        )
+    return features.shape[1]
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
+    if rank() == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with placed(path, lasting=True) as beside:
+            torch.save(state, beside)
