@@ -151,3 +151,13 @@ def plain_features(recipe: Training, context: Context, which: str, wanted: int |
 def _enlarged(pixels: Tensor) -> Tensor:
     x = pixels.float() / 255
     return normalised(nn.functional.interpolate(x, FEATURE_PX, mode="bilinear", antialias=True))
+
+
+def views_of_features(features: Tensor, labels: Tensor, *, seed: int) -> Views:
+    """Batches that see, of the V views of each image in features [N, V, D], one drawn for each network."""
+    return Views(TensorDataset(features, labels), strong=_one_of, weak=_one_of, seed=seed)
+
+
+def _one_of(features: Tensor, draw: Generator) -> Tensor:
+    view = torch.randint(features.shape[1], (len(features),), generator=draw)
+    return features[torch.arange(len(features)), view]

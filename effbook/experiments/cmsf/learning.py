@@ -25,10 +25,18 @@ from effbook.cmsf.constraints import (
 from effbook.cmsf.networks import Networks
 from effbook.cmsf.step import MeanShift
 from effbook.cmsf.train import Method, Moment, train
-from effbook.experiments.cmsf.inputs import Split, feature_views, new_encoder, train_split, training_views
-from effbook.experiments.cmsf.labels import shown_labels
+from effbook.cmsf.views import Views
+from effbook.experiments.cmsf.inputs import (
+    Split,
+    feature_views,
+    new_encoder,
+    train_split,
+    training_views,
+    views_of_features,
+)
+from effbook.experiments.cmsf.labels import PseudoLabels, shown_labels
 from effbook.experiments.cmsf.rivals import rival
-from effbook.experiments.cmsf.training import SELF, Training
+from effbook.experiments.cmsf.training import Training
 from effbook.experiments.shared.training import trainable
 from effbook.runs.recipe import Context
 
@@ -51,7 +59,7 @@ def learn(recipe: Training, context: Context, folder: Path) -> None:
 def _train(recipe: Training, context: Context, images: Split, encoder: nn.Module) -> dict:
     labels = shown_labels(recipe, images)  # [N], -1 where the method sees none
     data = _views(recipe, context, images, labels)
-    method = make_method(recipe, encoder, data_size=len(images), labels=labels, classes=len(images.classes))
+    method = make_method(recipe, encoder, data, labels, classes=int(labels.max()) + 1, pixels=images.pixels)
     settings = TrainSettings(
         epochs=recipe.epochs,
         batch=recipe.batch_size,
@@ -88,11 +96,9 @@ def _train(recipe: Training, context: Context, images: Split, encoder: nn.Module
     }
 
 
-def _views(recipe: Training, context: Context, images: Split, labels: Tensor):
+def _views(recipe: Training, context: Context, images: Split, labels: Tensor) -> Views:
     if not recipe.features_of:
         return training_views(recipe, images.pixels, labels)
-    from effbook.experiments.cmsf.inputs import views_of_features
-
     return views_of_features(feature_views(recipe, context), labels, seed=recipe.seed)
 
 
@@ -101,11 +107,13 @@ def _drops(recipe: Training) -> tuple[int, ...]:
     return tuple(recipe.epochs * i // 3 for i in (1, 2)) if recipe.schedule == "steps" else ()
 
 
-def make_method(recipe: Training, encoder: nn.Module, *, data_size: int, labels: Tensor, classes: int) -> Method:
+def make_method(
+    recipe: Training, encoder: nn.Module, data: Views, labels: Tensor, *, classes: int, pixels: Tensor
+) -> Method:
     """The method that trains the encoder: mean shift with the recipe's constraint, or a rival."""
     constraint = constraint_of(recipe)
     if constraint is None:
-        return rival(recipe, encoder, labels=labels, classes=classes)
+        return rival(recipe, encoder, labels=labels, classes=classes, seen=lambda i, draw: data.online[0](pixels[i], draw))
     settings = MeanShiftSettings(
         k=recipe.k or 1,
         bank_size=recipe.bank,
@@ -115,11 +123,9 @@ def make_method(recipe: Training, encoder: nn.Module, *, data_size: int, labels:
         seed=recipe.seed,
     )
     networks = Networks(encoder, encoder.num_features, seed=recipe.seed)
-    method = MeanShift(networks, constraint, settings, images=data_size)
+    method = MeanShift(networks, constraint, settings, images=len(data))
     if recipe.method == "cmsf-semi" and recipe.classifier != "none":
-        from effbook.experiments.cmsf.labels import PseudoLabels
-
-        method.relabel = PseudoLabels(recipe, method, labels, classes)
+        method.relabel = PseudoLabels(recipe, method, labels, classes, pixels)
     return method
 
 

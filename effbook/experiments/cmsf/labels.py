@@ -1,0 +1,114 @@
+"""The labels that a method sees: fine or coarse, some of them wrong, most of them missing or guessed."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from effbook.cmsf.noise import coarsen, corrupt
+from effbook.cmsf.pseudo import ClassifierSettings, FeatureCache, fit_classifier, new_head, predict
+from effbook.cmsf.seeds import generator
+from effbook.cmsf.step import Batch, MeanShift
+from effbook.cmsf.train import Moment
+from effbook.data.coarse import coarse_parents
+from effbook.experiments.cmsf.inputs import Split, normalised
+from effbook.experiments.cmsf.training import SELF, Training
+
+
+def shown_labels(recipe: Training, images: Split) -> Tensor:
+    """[N], -1 where the method sees none: first coarsened, then changed at random, then taken away."""
+    labels = images.labels
+    if recipe.method in (*SELF, "none"):
+        return torch.full_like(labels, -1)
+    if recipe.labels == "coarse":
+        labels = coarsen(labels, coarse_parents(recipe.dataset, images.classes))
+    labels = corrupt(labels, recipe.noise, classes=int(labels.max()) + 1, seed=recipe.seed)
+    return labels.where(shown(images.labels, recipe.labelled, seed=recipe.seed), -1)
+
+
+def shown(labels: Tensor, share: float, *, seed: int) -> Tensor:
+    """Which images [N] have a label: the share of each class, to the nearest image but at least one, from the seed."""
+    if share == 1:
+        return torch.ones_like(labels, dtype=torch.bool)
+    order = torch.randperm(len(labels), generator=generator(seed, len(labels)))
+    chosen = torch.zeros_like(labels, dtype=torch.bool)
+    for one in labels.unique():
+        members = order[labels[order] == one]
+        chosen[members[: max(1, round(share * len(members)))]] = True
+    return chosen
+
+
+class PseudoLabels(nn.Module):
+    """What `MeanShift` asks for labels: the true ones, and what a classifier on the labelled images' features guesses.
+
+    The classifier is trained anew in the middle and at the end of each epoch. `labels` [N] are -1 where unknown.
+    """
+
+    def __init__(self, recipe: Training, method: MeanShift, labels: Tensor, classes: int, pixels: Tensor) -> None:
+        super().__init__()
+        self.recipe, self.classes, self.pixels, self.rounds = recipe, classes, pixels, 0
+        self.settings = ClassifierSettings(kind=recipe.classifier)
+        self.networks = [method.networks]  # in a list, so that it is not a part of this module
+        self.cache = FeatureCache(labels, dim=method.bank.embeddings.shape[1])
+        self.classifier: nn.Module | None = None
+        self._guessed: list[tuple[Tensor, Tensor, Tensor]] = []  # index, label, whether confident
+
+    def forward(self, batch: Batch, u: Tensor) -> Tensor:
+        """Labels [B] for the bank: the true one, else a confident guess, else -1."""
+        if self.recipe.caching == "online":
+            self.cache.write(batch.index, u)
+        if self.classifier is None:
+            return batch.label
+        guess, confidence = predict(self.classifier.eval(), u, threshold=0.0)
+        confident = confidence > self.recipe.threshold
+        self._guessed.append((batch.index[batch.label < 0], guess[batch.label < 0], confident[batch.label < 0]))
+        return torch.where(batch.label >= 0, batch.label, guess.where(confident, -1))
+
+    def after(self, moment: Moment) -> None:
+        """Train the classifier, in the middle and at the end of an epoch (2.1.3.3)."""
+        if moment.step not in (moment.steps // 2, moment.steps):
+            return
+        if self.recipe.caching == "offline":
+            self.cache.fill(self._embed, batch=self.recipe.batch_size)
+        features, labels = self.cache.known()
+        if len(labels) >= 2:
+            self.rounds += 1
+            draw = generator(self.recipe.seed, self.rounds)
+            self.classifier = fit_classifier(
+                features, labels, classes=self.classes, settings=self.settings, generator=draw
+            )
+
+    def scores(self, truth: Tensor) -> dict[str, float]:
+        """Percentage of right guesses of this epoch, of all and of the confident ones, and how many were confident."""
+        if not self._guessed:
+            return {}
+        index, guess, confident = (torch.cat(parts).cpu() for parts in zip(*self._guessed, strict=True))
+        self._guessed = []
+        right = guess == truth[index]
+        found = {"labels": 100.0 * right.double().mean().item()}
+        found["confident_share"] = 100.0 * confident.double().mean().item()
+        found["confident"] = 100.0 * right[confident].double().mean().item() if confident.any() else math.nan
+        return found
+
+    @torch.no_grad()
+    def _embed(self, index: Tensor) -> Tensor:
+        device = self.cache.features.device
+        return self.networks[0].target(normalised(self.pixels[index.cpu()]).to(device))
+
+    def get_extra_state(self) -> dict:
+        """The classifier, which is made anew again and again, and how often it was."""
+        return {"rounds": self.rounds, "classifier": self.classifier.state_dict() if self.classifier else None}
+
+    def set_extra_state(self, state: dict) -> None:
+        self.rounds = state["rounds"]
+        if state["classifier"] is None:
+            return
+        draw, dim = generator(0), self.cache.features.shape[1]
+        if self.settings.kind == "knn":
+            features, labels = self.cache.known()
+            self.classifier = fit_classifier(
+                features, labels, classes=self.classes, settings=self.settings, generator=draw
+            )
+            return
+        self.classifier = new_head(self.settings.kind, dim, self.classes, hidden=self.settings.hidden, generator=draw)
+        self.classifier.to(self.cache.features).load_state_dict(state["classifier"])
