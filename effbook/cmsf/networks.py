@@ -16,9 +16,9 @@ from effbook.errors import EffbookError
 class Networks(nn.Module):
     """online: predictor(projector(encoder(x))); target: projector(encoder(x)), a copy without gradients.
 
-    The encoder gives [B, dim]; what leaves either network is [B, dim / 4] of unit length, in float32. Other heads can be
-    given, the target starts as a copy of the online one. `sync_batch_norm`: batch statistics over all processes, on
-    GPUs; else the target's batches are shuffled between the processes. `precision` "bfloat16" uses autocast.
+    The encoder gives [B, dim]; either network ends in [B, dim / 4] of unit length, in float32. Other heads can be
+    given; the target starts as a copy of the online network. `sync_batch_norm`: batch statistics over all processes,
+    on GPUs; else the target's batches are shuffled between the processes. `precision` "bfloat16" uses autocast.
     """
 
     def __init__(
@@ -78,10 +78,13 @@ class Networks(nn.Module):
         target = [*self.target_encoder.parameters(), *self.target_projector.parameters()]
         torch._foreach_lerp_(target, online, 1 - momentum)
 
-    def _normalised(self, x: Tensor, *modules: nn.Module) -> Tensor:
+    def _normalised(self, x: Tensor, encoder: nn.Module, *heads: nn.Module) -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            for module in modules:
-                x = module(x)
-        if x.ndim != 2:
-            raise EffbookError(f"the network gives {tuple(x.shape)}", "end the encoder with pooling: [B, d]")
+            x = encoder(x)
+            if x.ndim != 2:
+                raise EffbookError(
+                    f"the encoder gives {tuple(x.shape)}", "end it with pooling, so that it gives [B, d]"
+                )
+            for head in heads:
+                x = head(x)
         return F.normalize(x.float(), dim=1)

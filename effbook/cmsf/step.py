@@ -19,8 +19,8 @@ class Batch(NamedTuple):
     """What a step sees of a batch: every method of this chapter takes it.
 
     `index` [B] numbers the training images from 0, `label` [B] is -1 where there is none. `strong` are the online
-    network's views, [B, ...] each, smaller crops among them; `weak` is the target's. `extra` is the target's third view,
-    or the other modality's input.
+    network's views, [B, ...] each, smaller crops among them; `weak` is the target's. `extra` is the target's third
+    view, or the other modality's input.
     """
 
     index: Tensor
