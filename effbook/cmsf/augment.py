@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 
 from effbook.errors import EffbookError
 
-LUMA = (0.299, 0.587, 0.114)
+LUMA = (0.2989, 0.587, 0.114)  # as in torchvision, and in the fourth digit not quite the norm
 TRIES = 10  # boxes drawn before the whole image is taken, as in torchvision
 
 
@@ -165,7 +165,7 @@ def resizing(start: Tensor, length: Tensor, size: int, size_out: int) -> Tensor:
 
 
 def blurring(sigmas_px: Tensor, size: int, reach: int) -> Tensor:
-    """Matrices [B, size, size] of a Gaussian blur that looks `reach` pixels to each side and is mirrored at the edge."""
+    """Matrices [B, size, size] of a Gaussian blur that looks `reach` pixels to each side; mirrored at the edge."""
     offset = torch.arange(-reach, reach + 1, device=sigmas_px.device)  # [K]
     kernel = (-0.5 * (offset / sigmas_px[:, None]).square()).softmax(1)  # [B, K]
     source = torch.arange(size, device=offset.device)[:, None] + offset  # [size, K]

@@ -62,26 +62,24 @@ def sharpened(p: Tensor, sharpening: float) -> Tensor:
     return p / p.sum(1, keepdim=True)
 
 
-def paws(
-    views: list[Tensor], support: Tensor, support_labels: Tensor, *, classes: int, settings: PAWSSettings
-) -> Tensor:
+def paws(views: list[Tensor], support: Tensor, support_labels: Tensor, *, settings: PAWSSettings) -> Tensor:
     """Cross-entropy between views, less the entropy of the mean prediction.
 
     views: embeddings [B, D] of the unlabelled images, two of whole images, which are each other's target, then small
-    crops, whose target is the mean of the two; support [S, D] with labels [S]. Targets are without gradient, the
-    support is with. Raises EffbookError for fewer than two views, an empty support, or a label outside the classes.
+    crops, whose target is the mean of the two; support [S, D] with labels [S]. The classes are those of the support.
+    Targets are without gradient, the support is with. Raises EffbookError for fewer than two views or no support.
     """
-    if len(views) < 2 or not len(support) or not 0 <= int(support_labels.min()) <= int(support_labels.max()) < classes:
+    if len(views) < 2 or not len(support) or len(support) != len(support_labels):
         raise EffbookError(
-            f"PAWS cannot use {len(views)} views and {len(support)} labelled samples of {classes} classes",
-            "give two or more views, and a support with labels from 0 to classes - 1",
+            f"PAWS cannot use {len(views)} views and a support of {len(support)} with {len(support_labels)} labels",
+            "give two or more views, and a label for each sample of the support",
         )
-    support_y = F.one_hot(support_labels, classes).to(support)
-    support_y = (1 - settings.smoothing) * support_y + settings.smoothing / classes  # [S, C]
+    support_y = F.one_hot(support_labels.unique(return_inverse=True)[1]).to(support)  # [S, C]
+    support_y = (1 - settings.smoothing) * support_y + settings.smoothing / support_y.shape[1]
     predicted = [soft_labels(z, support, support_y, temperature=settings.temperature) for z in views]  # V x [B, C]
     sharp = [sharpened(p, settings.sharpening) for p in predicted]
-    with torch.no_grad():
-        targets = [sharp[1], sharp[0]] + [(sharp[0] + sharp[1]) / 2] * (len(views) - 2)
+    first, second = sharp[0].detach(), sharp[1].detach()
+    targets = [second, first] + [(first + second) / 2] * (len(views) - 2)
     agreement = torch.stack([-torch.special.xlogy(t, p).sum(1) for t, p in zip(targets, predicted, strict=True)])
     mean = torch.cat(sharp).mean(0)  # [C]
     return agreement.mean() - settings.spread * torch.special.entr(mean).sum()

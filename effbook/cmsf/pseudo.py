@@ -5,6 +5,7 @@ The features are those of the target network, of unit length, as they go into th
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -78,7 +79,7 @@ class FeatureCache(nn.Module):
 
 
 class NearestNeighbours(nn.Module):
-    """k-NN by cosine as a classifier: features [B, D] to logits [B, C], the logarithm of each class's share of votes."""
+    """k-NN by cosine as a classifier: features [B, D] to logits [B, C], the logarithm of the shares of votes."""
 
     def __init__(self, features: Tensor, labels: Tensor, *, classes: int, k: int) -> None:
         super().__init__()
@@ -92,10 +93,10 @@ class NearestNeighbours(nn.Module):
 
 
 def new_head(kind: Kind, dim: int, classes: int, *, hidden: int = 1024, generator: Generator) -> nn.Sequential:
-    """An untrained head d -> (hidden -> ...) classes: linear, or with one (mlp2) or two (mlp3) hidden layers with BN."""
+    """An untrained head d -> (hidden -> ...) classes: linear, or with 1 (mlp2) or 2 (mlp3) hidden layers with BN."""
     sizes = [dim] + [hidden] * {"linear": 0, "mlp2": 1, "mlp3": 2}[kind]
     layers: list[nn.Module] = []
-    for before, after in zip(sizes, sizes[1:], strict=False):
+    for before, after in pairwise(sizes):
         layers += [drawn_linear(before, after, generator=generator), nn.BatchNorm1d(after), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers, drawn_linear(sizes[-1], classes, generator=generator))
 
@@ -182,22 +183,22 @@ def finetune(
     """Fine-tune the encoder (in place; features [B, dim]) with a two-layer MLP: the network, and its labels [N].
 
     labels [N] are -1 where there is none. `training(indices [B])` and `plain(indices [B])` give the images at these
-    indices on the encoder's device, augmented and not. The first round trains on the labelled images, and labels the
-    others where it is confident; the second goes on from there with all labelled ones, and a fresh optimiser. Raises
-    EffbookError for fewer than two labelled images.
+    indices (on the CPU) on the encoder's device, augmented and not. The first round trains on the labelled images, and
+    labels the others where it is confident; the second goes on from there with all labelled ones, and a fresh
+    optimiser. Raises EffbookError for fewer than two labelled images.
     """
     if int((labels >= 0).sum()) < 2 or int(labels.max()) >= classes:
         raise EffbookError("too few labels, or one outside the classes", "label two images, from 0 to classes - 1")
     head = new_head("mlp2", dim, classes, hidden=settings.hidden, generator=generator)
     network = nn.Sequential(encoder, head.to(next(encoder.parameters())))
-    known = labels.clone()
+    known = labels.cpu().clone()
     for number in range(settings.rounds):
         if number == 1:
             network.eval()
-            for indices in (labels < 0).nonzero()[:, 0].split(settings.batch):
+            for indices in (known < 0).nonzero()[:, 0].split(settings.batch):
                 pseudo, _ = predict(network, plain(indices), threshold=settings.threshold)
                 known[indices] = pseudo.to(known)
-        usable = (known >= 0).nonzero()[:, 0].cpu()
+        usable = (known >= 0).nonzero()[:, 0]
         batch = min(settings.batch, len(usable))
         sgd = torch.optim.SGD(
             network.parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
@@ -208,7 +209,7 @@ def finetune(
             order = usable[torch.randperm(len(usable), generator=generator)]
             for indices in order[: len(usable) // batch * batch].split(batch):
                 logits = network(training(indices))
-                loss = F.cross_entropy(logits, known[indices.to(known.device)].to(logits.device))
+                loss = F.cross_entropy(logits, known[indices].to(logits.device))
                 sgd.zero_grad()
                 loss.backward()
                 sgd.step()

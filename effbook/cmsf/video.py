@@ -1,5 +1,7 @@
 """Two modalities: frames and optical flow of videos (A.1.2), or brightness and colour of images as their stand-in."""
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from torch import Generator, Tensor, nn
@@ -40,12 +42,12 @@ def tvl1_flow(clip: Tensor) -> Tensor:
             "OpenCV with its optical flow is not installed", "pip install opencv-contrib-python-headless"
         ) from error
     grey = [cv2.cvtColor(each, cv2.COLOR_RGB2GRAY) for each in clip.permute(0, 2, 3, 1).contiguous().cpu().numpy()]
-    flows = [method.calc(before, after, None) for before, after in zip(grey, grey[1:], strict=False)]  # [H, W, 2]
+    flows = [method.calc(before, after, None) for before, after in pairwise(grey)]  # [H, W, 2]
     return torch.from_numpy(np.stack(flows)).permute(0, 3, 1, 2).clamp(-LARGEST_PX, LARGEST_PX)
 
 
 def flow_as_frames(flow: Tensor) -> Tensor:
-    """Flow [T, 2, H, W] in pixels as input of an encoder for frames: [T, 3, H, W] in 0..1, rest 0.5, third channel 0."""
+    """Flow [T, 2, H, W] in pixels as input of an encoder for frames: [T, 3, H, W] in 0..1, the third channel 0."""
     scaled = (flow / LARGEST_PX + 1) / 2
     return torch.cat((scaled, torch.zeros_like(scaled[:, :1])), 1)
 
