@@ -5,7 +5,7 @@ import torch
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
-from effbook.cmsf.augment import Draws, View, augment, draw, jittered, make, standard, strong, transforms, weak
+from effbook.cmsf.augment import Draws, View, augment, draw, jitter_, make, standard, strong, transforms, weak
 from effbook.errors import EffbookError
 
 
@@ -19,6 +19,12 @@ def pictures(count, height=32, width=32, seed=0):
     big = torch.nn.functional.interpolate(small, size=(height, width), mode="bicubic").clamp(0, 1)
     big[:, :, : height // 3, : width // 2] = 1 - big[:, :, : height // 3, : width // 2]
     return big
+
+
+def jittered(images, factors, order):
+    x = images.clone()
+    jitter_(x, factors, order)
+    return x
 
 
 def by_torchvision(image, view, draws, i, *, antialias=True):
