@@ -48,7 +48,7 @@ class Networks(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the networks are."""
-        return next(self.predictor.parameters()).device
+        return next(self.projector.parameters()).device
 
     def trained(self) -> list[nn.Parameter]:
         """What the optimiser gets: the online network's parameters that want a gradient."""

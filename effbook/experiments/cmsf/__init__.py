@@ -1,5 +1,5 @@
 """CMSF's experiments: importing this package registers its recipes and their profiles."""
 
-from effbook.experiments.cmsf import flops, splits
+from effbook.experiments.cmsf import evaluations, flops, profiles, splits, training
 
-__all__ = ["flops", "splits"]
+__all__ = ["evaluations", "flops", "profiles", "splits", "training"]

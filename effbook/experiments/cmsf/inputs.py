@@ -65,9 +65,10 @@ def normalised(pixels: Tensor) -> Tensor:
 def training_views(recipe: Training, pixels: Tensor, labels: Tensor) -> Views:
     """The batches that the method sees."""
     size_px = recipe.image_px
+    blurred = strong(size_px, blur_px=(0.1, max(0.2, 2.0 * size_px / 224)))  # 2 px are of 224
     online, target = {
-        "weak-strong": (strong(size_px), weak(size_px)),
-        "strong": (strong(size_px), strong(size_px)),
+        "weak-strong": (blurred, weak(size_px)),
+        "strong": (blurred, blurred),
         "standard": (standard(size_px), standard(size_px)),
     }[recipe.augmentation]
     crop = dataclasses.replace(online, size_px=recipe.crop_px, scale=recipe.crop_scale)
