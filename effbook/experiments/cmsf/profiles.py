@@ -1,0 +1,88 @@
+"""What each profile changes in the dissertation's CMSF recipes: the one place, readable as a table.
+
+`paper` changes nothing. Under `mini`, methods without labels, and with few, train a small ResNet from pixels; methods
+with all labels train a small MLP on features of a packaged MobileNet-V2, since from pixels they learn too slowly here.
+"""
+
+from typing import Any
+
+from effbook.experiments.cmsf.training import SELF
+from effbook.experiments.shared.profiles import SKIP, Table, scaled_by
+from effbook.runs.profiles import register_profiles
+
+PIXELS = (*SELF, "none", "cmsf-semi", "paws")  # methods that train from pixels under `mini`
+SMALLER = {"resnet18": "small-half", "resnet50": "small", "resnet101": "small-deep", "pixels": "pixels"}
+BANKS = {16_128: 256, 128_000: 2_048, 256_000: 4_096, 512_000: 4_096}
+NEAR = {500: 64, 1_000: 512}  # neighbours that are too many for a bank of 2048
+
+
+def smaller_bank(recipe: Any) -> int:
+    """A sixtieth, and a multiple of the batch."""
+    return BANKS.get(recipe.bank, 2_112)
+
+
+def by_input(pixels: Any, features: Any) -> Any:
+    """One value for methods that train from pixels, another for those on features."""
+    return lambda recipe: pixels if recipe.method in PIXELS else features
+
+
+TRAINING = {
+    "smoke": {
+        "dataset": "toy-shapes",
+        "train_images": 96,
+        "image_px": 28,
+        "encoder": lambda r: "pixels" if r.encoder == "pixels" else "small-half",
+        "k": lambda r: r.k and min(r.k, 4),
+        "k_prime": lambda r: r.k_prime and min(r.k_prime, 8),
+        "bank": 48,
+        "epochs": 2,
+        "batch_size": 16,
+        "warmup_epochs": lambda r: min(r.warmup_epochs, 1),
+        "labelled": lambda r: max(r.labelled, 0.5),
+        "crops": lambda r: min(r.crops, 1),
+        "crop_px": 16,
+        "support": 20,
+    },
+    "mini": {
+        "dataset": "cifar10",
+        "train_images": by_input(10_000, 6_000),
+        "image_px": 32,
+        "encoder": lambda r: SMALLER[r.encoder] if r.method in PIXELS else "mlp",
+        "features_of": by_input("", "mobilenet-v2"),
+        "k": lambda r: NEAR.get(r.k, r.k),
+        "bank": smaller_bank,
+        "epochs": lambda r: 12 if r.method in PIXELS else max(1, r.epochs // 10),
+        "batch_size": lambda r: 192 if r.batch_size == 768 else 64,
+        "weight_decay": by_input(5e-4, 1e-4),
+        "warmup_epochs": lambda r: min(r.warmup_epochs, 1),
+        "crops": lambda r: min(r.crops, 2),
+        "crop_px": 16,
+        "crop_scale": (0.1, 0.4),
+        "support": 80,
+    },
+    "lab": {
+        "dataset": "cifar10",
+        "image_px": 32,
+        "encoder": lambda r: "pixels" if r.encoder == "pixels" else "resnet18",
+        "bank": lambda r: {16_128: 2_048, 256_000: 32_768, 512_000: 49_152}.get(r.bank, 16_896),
+        "epochs": lambda r: r.epochs // 2,
+        "weight_decay": 5e-4,
+        "precision": "bfloat16",
+        "crop_px": 16,
+        "crop_scale": (0.1, 0.4),
+    },
+}
+EVALUATION = {
+    "smoke": TRAINING["smoke"] | {"test_images": 40},
+    "mini": TRAINING["mini"] | {"test_images": 5_000},
+    "lab": TRAINING["lab"],
+}
+FEW = {"share": lambda r: max(r.share, 0.2)}  # a class of `smoke` has ten images
+TABLE: dict[str, Table] = {
+    "cmsf-train": TRAINING,
+    "cmsf-nearest": EVALUATION,
+    "cmsf-linear": EVALUATION | {"smoke": EVALUATION["smoke"] | FEW},
+}
+
+for _name, _table in TABLE.items():
+    register_profiles(_name, scaled_by(_table))
