@@ -270,9 +270,14 @@ def test_two_processes_train_as_one_does_with_the_whole_batch(tmp_path):
         subprocess.Popen([*command, str(tmp_path / "two")], env=known | {"RANK": str(rank)}, stderr=subprocess.PIPE)
         for rank in (0, 1)
     ]
-    train_here(tmp_path)
-    for process in two:
-        assert process.wait(timeout=60) == 0, process.stderr.read().decode()[-2000:]
+    try:
+        train_here(tmp_path)
+        for process in two:
+            _, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors.decode()[-2000:]
+    finally:
+        for process in two:
+            process.kill()
     alone = torch.load(tmp_path / "0.pt", weights_only=True)
     parts = [torch.load(tmp_path / "two" / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     for part in parts:
