@@ -128,17 +128,14 @@ class SameLabel:
 
     @torch.no_grad()
     def __call__(self, bank: Bank, positions: Tensor) -> Positives:
-        label = bank.label[: bank.filled]
-        own = bank.label[positions, None]  # [B, 1]
-        allowed = (own == label) & (own >= 0)  # [B, filled]
-        rows = torch.arange(len(positions), device=positions.device)
-        allowed[rows, positions] = self.target_included
+        barred = _of_another_label(bank, positions)
+        barred.scatter_(1, positions[:, None], not self.target_included)
         if self.k is None:
-            return Positives(None, allowed)
+            return Positives(None, ~barred)
         similarity = _similarity(bank, positions)
         if self.target_included:
             _with_own(similarity, positions)
-        return _nearest(similarity.masked_fill_(~allowed, -math.inf), self.k)
+        return _nearest(similarity.masked_fill_(barred, -math.inf), self.k)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,8 +161,8 @@ class ConfidentPseudoLabel:
 
     @torch.no_grad()
     def __call__(self, bank: Bank, positions: Tensor) -> Positives:
-        own = bank.label[positions, None]  # [B, 1]
-        barred = (own != bank.label[: bank.filled]) & (own >= 0)  # [B, filled]
+        barred = _of_another_label(bank, positions)
+        barred[bank.label[positions] < 0] = False
         similarity = _similarity(bank, positions).masked_fill_(barred, -math.inf)
         return _nearest(_with_own(similarity, positions), self.k)
 
@@ -173,6 +170,12 @@ class ConfidentPseudoLabel:
 def _similarity(bank: Bank, positions: Tensor) -> Tensor:
     """Cosine similarity [B, filled] of the queries u to what is real in M: one matrix product."""
     return bank.embeddings[positions] @ bank.embeddings[: bank.filled].T
+
+
+def _of_another_label(bank: Bank, positions: Tensor) -> Tensor:
+    """Which entries do not bear the query's label, [B, filled]: all where it has none. Passes over it are dear: one."""
+    own = bank.label[positions].int()
+    return own.masked_fill(own < 0, -2)[:, None] != bank.label[: bank.filled].int()
 
 
 def _with_own(similarity: Tensor, positions: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -79,7 +80,8 @@ class Networks(nn.Module):
         torch._foreach_lerp_(target, online, 1 - momentum)
 
     def _normalised(self, x: Tensor, encoder: nn.Module, *heads: nn.Module) -> Tensor:
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+        half = self.precision == "bfloat16"
+        with torch.autocast(x.device.type, torch.bfloat16) if half else nullcontext():
             x = encoder(x)
             if x.ndim != 2:
                 raise EffbookError(

@@ -17,6 +17,7 @@ import effbook
 from effbook.cmsf import PreviousEpoch, SameLabel, fit
 from effbook.cmsf.config import MeanShiftSettings, TrainSettings
 from effbook.cmsf.networks import Networks
+from effbook.cmsf.seeds import generator
 from effbook.cmsf.step import Batch, MeanShift
 from effbook.cmsf.train import train
 from effbook.cmsf.views import Views
@@ -246,9 +247,16 @@ def train_here(folder):
     train(one, own, SETTINGS, watch=lambda moment: losses.append(moment.loss), keep=states.append)
     rank = os.environ.get("RANK", "0")
     torch.save({"losses": losses, "bank": one.bank.state_dict(), "states": len(states)}, Path(folder) / f"{rank}.pt")
+    if dist.is_initialized():
+        torch.save(shuffling().target(images(8).chunk(2)[int(rank)], shuffle_key=(4, 5)), Path(folder) / f"u-{rank}.pt")
     torch.save(sum(p.detach().double().sum() for p in one.trained()), Path(folder) / f"weights-{rank}.pt")
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def shuffling():
+    """Networks with batch norm, whose target is put in training mode."""
+    return Networks(encoder(dropout=0.0), WIDE, seed=1).train()
 
 
 @pytest.mark.slow
@@ -262,9 +270,14 @@ def test_two_processes_train_as_one_does_with_the_whole_batch(tmp_path):
         subprocess.Popen([*command, str(tmp_path / "two")], env=known | {"RANK": str(rank)}, stderr=subprocess.PIPE)
         for rank in (0, 1)
     ]
-    train_here(tmp_path)
-    for process in two:
-        assert process.wait(timeout=60) == 0, process.stderr.read().decode()[-2000:]
+    try:
+        train_here(tmp_path)
+        for process in two:
+            _, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors.decode()[-2000:]
+    finally:
+        for process in two:
+            process.kill()
     alone = torch.load(tmp_path / "0.pt", weights_only=True)
     parts = [torch.load(tmp_path / "two" / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     for part in parts:
@@ -273,6 +286,13 @@ def test_two_processes_train_as_one_does_with_the_whole_batch(tmp_path):
         torch.testing.assert_close(part["bank"]["embeddings"], alone["bank"]["embeddings"], rtol=1e-4, atol=1e-5)
     assert torch.equal(parts[0]["bank"]["embeddings"], parts[1]["bank"]["embeddings"])
     assert torch.equal(*(torch.load(tmp_path / "two" / f"weights-{rank}.pt", weights_only=True) for rank in (0, 1)))
+    order = torch.randperm(8, generator=generator(4, 5))
+    assert order.tolist() != list(range(8))
+    expected = torch.empty(8, WIDE // 4)
+    for half in order.chunk(2):  # each process's batch norm sees one half of the shuffled images
+        expected[half] = shuffling().target(images(8)[half])
+    found = torch.cat([torch.load(tmp_path / "two" / f"u-{rank}.pt", weights_only=True) for rank in (0, 1)])
+    torch.testing.assert_close(found, expected)
     assert [part["states"] for part in parts] == [3, 0]  # the first process alone keeps states
 
 
