@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from effbook.errors import EffbookError
 from effbook.places import folder_named
 
-Kind = Literal["images", "scenes", "pairs", "instructions", "weights", "lexicon", "script"]
+Kind = Literal["images", "scenes", "pairs", "instructions", "weights", "lexicon", "script", "videos"]
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the compiled one is ten times as fast
 Hex64 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Hex32 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
