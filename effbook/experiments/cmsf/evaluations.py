@@ -1,12 +1,16 @@
-"""Evaluations of a trained encoder: neighbours, a linear layer, few labels. Each takes the training from the cache."""
+"""Evaluations of a trained encoder: neighbours, a linear layer, fine-tuning, transfer.
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+Each is a recipe with the training's fields and some more, and takes the training from the cache.
+"""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field, PositiveInt
 
+from effbook.errors import EffbookError
 from effbook.experiments.cmsf.training import Training
-from effbook.runs.recipe import Context, Cost, Result, register_recipe
+from effbook.runs.recipe import Context, Cost, Recipe, Result, register_recipe
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation(Training):
-    """A training and how many images it is evaluated on."""
+    """A training, and on how many images it is tested."""
 
     test_images: PositiveInt | None = None  # None: all
 
@@ -30,23 +34,19 @@ class Evaluation(Training):
 
     def embedded(self, context: Context) -> "tuple[Tensor, Tensor, Tensor, Tensor]":
         """Features and labels of the training images [N, D], [N] and of the test images [T, D], [T], on the CPU."""
-        import torch
+        from effbook.experiments.cmsf.inputs import embed, split, train_split
 
-        from effbook.evaluate.vision import features
-        from effbook.experiments.cmsf.inputs import kept_encoder, normalised, plain_features, split, train_split
+        encoder = self.encoder_of(context)
+        train, test = train_split(self), split(self, self.dataset, "test", wanted=self.test_images, seed=0)
+        x = embed(self, context, encoder, train, of=f"{self.dataset} train {self.train_images} {self.seed}")
+        x_test = embed(self, context, encoder, test, of=f"{self.dataset} test {self.test_images}")
+        return x, train.labels, x_test, test.labels
 
-        folder = self.trained(context)
-        train = train_split(self)
-        test = split(self, "test", wanted=self.test_images, seed=0)
-        encoder = kept_encoder(self, folder, train.pixels).to(torch.device(context.device))
-        found = []
-        for which, images, wanted in (("train", train, self.train_images), ("test", test, self.test_images)):
-            if self.features_of:
-                x = features(encoder, plain_features(self, context, which, wanted), 256)
-            else:
-                x = features(encoder, images.pixels, 256, transform=normalised)
-            found += [x, images.labels]
-        return tuple(found)
+    def encoder_of(self, context: Context):
+        """The trained encoder, on the context's device."""
+        from effbook.experiments.cmsf.inputs import kept_encoder
+
+        return kept_encoder(self, self.trained(context)).to(context.device)
 
 
 @register_recipe
@@ -59,16 +59,14 @@ class NearestRecipe(Evaluation):
     def run(self, context: Context) -> Result:
         from effbook.evaluate.neighbours import knn_accuracy
 
-        train_x, train_y, test_x, test_y = self.embedded(context)
-        return Result(
-            metrics={f"nn{k}": knn_accuracy(train_x, train_y, test_x, test_y, k=k) for k in (1, 20)},
-        )
+        x, y, x_test, y_test = self.embedded(context)
+        return Result(metrics={f"nn{k}": knn_accuracy(x, y, x_test, y_test, k=k) for k in (1, 20)})
 
 
 @register_recipe
 @dataclass(frozen=True, kw_only=True)
 class LinearRecipe(Evaluation):
-    """A linear layer on frozen features (2.1.4), with all true labels of the training images or a share of them.
+    """A linear layer on frozen features (2.1.4), with the true labels of the training images or of a share of them.
 
     `share` below 1 is the evaluation with few labels (Table 2.4).
     """
@@ -78,12 +76,147 @@ class LinearRecipe(Evaluation):
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
 
     def run(self, context: Context) -> Result:
+        from effbook.evaluate.few import few_labels
         from effbook.evaluate.linear import LinearSettings, linear_evaluation
+
+        x, y, x_test, y_test = self.embedded(context)
+        if self.share < 1:
+            chosen = few_labels(y, self.share, seed=self.seed)
+            x, y = x[chosen], y[chosen]
+        found = linear_evaluation(x, y, x_test, y_test, settings=LinearSettings(seed=self.seed))
+        return Result(metrics={"top1": found.top1, "top5": found.top5})
+
+
+@register_recipe
+@dataclass(frozen=True, kw_only=True)
+class FinetuneRecipe(Evaluation):
+    """Fine-tune the whole network with few labels, in one round or in two with pseudo-labels between (A.1.5.3)."""
+
+    name: ClassVar[str] = "cmsf-finetune"
+
+    share: Annotated[float, Field(gt=0, le=1)] = 0.1
+    rounds: Annotated[int, Field(ge=1, le=2)] = 2
+    tuning_epochs: PositiveInt = 20
+
+    def validate(self) -> None:
+        super().validate()
+        if self.features_of:
+            raise EffbookError("features of another network cannot be fine-tuned", "choose an encoder of images")
+
+    def probe(self) -> dict[str, object]:
+        return super().probe() | {"tuning_epochs": min(self.tuning_epochs, 2)}
+
+    def run(self, context: Context) -> Result:
+        from effbook.cmsf.augment import augment, weak
+        from effbook.cmsf.pseudo import FinetuneSettings, finetune
+        from effbook.cmsf.seeds import generator
+        from effbook.evaluate.vision import accuracy, features
+        from effbook.experiments.cmsf.inputs import normalised, split, train_split
         from effbook.experiments.cmsf.labels import shown
 
-        train_x, train_y, test_x, test_y = self.embedded(context)
-        chosen = shown(train_y, self.share, seed=self.seed)
-        found = linear_evaluation(
-            train_x[chosen], train_y[chosen], test_x, test_y, settings=LinearSettings(seed=self.seed)
+        encoder, train = self.encoder_of(context), train_split(self)
+        known = shown(train.labels, self.share, seed=self.seed)
+        drops = (max(1, self.tuning_epochs * 3 // 4),)
+        settings = FinetuneSettings(rounds=self.rounds, epochs=self.tuning_epochs, drop_epochs=drops)
+        view, draw = weak(self.image_px), generator(self.seed, 10)
+        network, labels = finetune(
+            encoder,
+            train.labels.where(known, -1),
+            dim=encoder.num_features,
+            classes=len(train.classes),
+            settings=settings,
+            generator=draw,
+            training=lambda i: normalised(augment(train.pixels[i], view, generator=draw)).to(context.device),
+            plain=lambda i: normalised(train.pixels[i]).to(context.device),
         )
-        return Result(metrics={"top1": found.top1, "top5": found.top5})
+        test = split(self, self.dataset, "test", wanted=self.test_images, seed=0)
+        logits = features(network, test.pixels, 256, transform=normalised)
+        guessed = (labels >= 0) & ~known
+        right = 100.0 * (labels == train.labels)[guessed].double().mean().item() if guessed.any() else None
+        return Result(
+            metrics={
+                "top1": accuracy(logits, test.labels),
+                "guessed_share": 100.0 * guessed.double().mean().item(),
+                "guessed_right": right,
+            },
+            notes={} if guessed.any() else {"guessed_right": "no pseudo-label was confident enough"},
+        )
+
+
+@register_recipe
+@dataclass(frozen=True, kw_only=True)
+class TransferRecipe(Evaluation):
+    """Logistic regression on frozen features of another data set, its settings found on a validation set (A.1.5.1)."""
+
+    name: ClassVar[str] = "cmsf-transfer"
+
+    target: str = "food101"
+    trials: PositiveInt = 200
+    target_images: PositiveInt | None = None  # of the target's training set; None: all
+
+    def datasets(self) -> tuple[str, ...]:
+        return (*super().datasets(), self.target)
+
+    def probe(self) -> dict[str, object]:
+        return super().probe() | {"trials": min(self.trials, 2), "target_images": min(self.target_images or 300, 300)}
+
+    def run(self, context: Context) -> Result:
+        from effbook.data.transfer import TRANSFER_SETS, TransferSet, hold_out
+        from effbook.evaluate.transfer import TransferSettings, transfer_evaluation
+        from effbook.experiments.cmsf.inputs import embed, split
+
+        encoder = self.encoder_of(context)
+        train = split(self, self.target, "train", wanted=self.target_images, seed=self.seed)
+        test = split(self, self.target, "test", wanted=self.test_images, seed=0)
+        rule = TRANSFER_SETS.get(self.target) or TransferSet(
+            manifest=self.target, classes=len(train.classes), train=0, val=0, test=0, measure="top-1", val_percent=20
+        )
+        x = embed(self, context, encoder, train, of=f"{self.target} train {self.target_images} {self.seed}")
+        x_test = embed(self, context, encoder, test, of=f"{self.target} test {self.test_images}")
+        if rule.val_a_class or rule.val_percent:
+            own, held = hold_out(train.labels.numpy(), rule, seed=self.seed)
+            pairs = (x[own], train.labels[own]), (x[held], train.labels[held])
+        else:
+            val = split(self, self.target, "val", wanted=None, seed=0)
+            pairs = (x, train.labels), (embed(self, context, encoder, val, of=f"{self.target} val"), val.labels)
+        measure = "top1" if rule.measure == "top-1" else "mean"
+        settings = TransferSettings(trials=self.trials, measure=measure, seed=self.seed)
+        found = transfer_evaluation(*pairs, (x_test, test.labels), settings=settings, classes=len(train.classes))
+        return Result(metrics={"accuracy": found.score})
+
+
+@register_recipe
+@dataclass(frozen=True, kw_only=True)
+class TransferMeanRecipe(Evaluation):
+    """The mean over several data sets, from their records ("Mean Trans")."""
+
+    name: ClassVar[str] = "cmsf-transfer-mean"
+
+    targets: tuple[str, ...] = (
+        "food101", "cifar10", "cifar100", "sun397", "cars", "aircraft", "dtd", "pets", "caltech101-background",
+        "flowers102",
+    )  # fmt: skip
+    trials: PositiveInt = 200
+    target_images: PositiveInt | None = None
+
+    def datasets(self) -> tuple[str, ...]:
+        return (*super().datasets(), *self.targets)
+
+    def each(self) -> tuple[TransferRecipe, ...]:
+        """The recipes of the single data sets."""
+        shared = {name: value for name, value in vars(self).items() if name in TransferRecipe.__dataclass_fields__}
+        return tuple(TransferRecipe(**shared, target=target) for target in self.targets)
+
+    def depends(self) -> tuple[Recipe, ...]:
+        return self.each()
+
+    def cost(self) -> Cost:
+        return Cost(seconds=1)
+
+    def probe(self) -> dict[str, object]:
+        return super().probe() | replace(self.each()[0]).probe()
+
+    def run(self, context: Context) -> Result:
+        found = [context.record_of(one).metrics["accuracy"] for one in self.each()]
+        own = {f"accuracy_{target}": value for target, value in zip(self.targets, found, strict=True)}
+        return Result(metrics=own | {"mean": sum(found) / len(found)})

@@ -40,19 +40,23 @@ class Split:
         return len(self.labels)
 
 
-def split(recipe: Training, name: str, *, wanted: int | None, seed: int) -> Split:
-    """A split of the recipe's data set, or `wanted` images of it, drawn from the seed."""
-    found = load_images(recipe.dataset, name, image_px=recipe.image_px)
-    chosen = subset(len(found), wanted, seed=seed)
-    images = found.images[chosen]
-    images = np.repeat(images[..., None], 3, axis=3) if images.ndim == 3 else images
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+def split(recipe: Training, dataset: str, name: str, *, wanted: int | None, seed: int) -> Split:
+    """A split of a data set at the recipe's size of images, or `wanted` of its images, drawn from the seed."""
+    found = load_images(dataset, name, image_px=recipe.image_px)
+    chosen = subset(len(found), wanted and min(wanted, len(found)), seed=seed)
+    images = torch.from_numpy(found.images[chosen])
+    images = images[..., None].expand(-1, -1, -1, 3) if images.ndim == 3 else images
+    pixels = images.permute(0, 3, 1, 2).contiguous()
+    if pixels.shape[-1] != recipe.image_px:
+        size = (recipe.image_px, recipe.image_px)
+        x = nn.functional.interpolate(pixels.float(), size, mode="bilinear", antialias=True)
+        pixels = x.round().clamp(0, 255).to(torch.uint8)
     return Split(pixels=pixels, labels=torch.from_numpy(found.labels[chosen]), classes=found.classes)
 
 
 def train_split(recipe: Training) -> Split:
     """What the method trains on: the seed draws the images, where they are not all."""
-    return split(recipe, "train", wanted=recipe.train_images, seed=recipe.seed)
+    return split(recipe, recipe.dataset, "train", wanted=recipe.train_images, seed=recipe.seed)
 
 
 def normalised(pixels: Tensor) -> Tensor:
@@ -103,11 +107,19 @@ def new_encoder(recipe: Training, pixels: Tensor) -> nn.Module:
     return resnet(recipe.encoder, small_images=recipe.image_px <= 64, seed=recipe.seed)
 
 
-def kept_encoder(recipe: Training, folder: Path, pixels: Tensor) -> nn.Module:
+def kept_encoder(recipe: Training, folder: Path) -> nn.Module:
     """The encoder that a training left in its folder."""
-    encoder = new_encoder(recipe, pixels[:2])
+    some = torch.rand(2, 3, recipe.image_px, recipe.image_px)  # for the stem's shape; all values are replaced
+    encoder = new_encoder(recipe, some)
     encoder.load_state_dict(load_file(folder / "encoder.safetensors"))
     return encoder.eval()
+
+
+def embed(recipe: Training, context: Context, encoder: nn.Module, images: Split, *, of: str) -> Tensor:
+    """Features [N, D] of whole images, unaltered, on the CPU; `of` names the images, for what is kept of them."""
+    if not recipe.features_of:
+        return features(encoder, images.pixels, 256, transform=normalised)
+    return features(encoder, plain_features(recipe, context, images, of=of), 256)
 
 
 # ------------------------------------------------------------------------------- features of a packaged network
@@ -133,18 +145,15 @@ def feature_views(recipe: Training, context: Context) -> Tensor:
     return load_file(folder / "features.safetensors")["features"]
 
 
-def plain_features(recipe: Training, context: Context, which: str, wanted: int | None) -> Tensor:
-    """Features [N, D] of the whole images of a split, unaltered."""
-    if not recipe.features_of:
-        raise ValueError("only for recipes on features")
+def plain_features(recipe: Training, context: Context, images: Split, *, of: str) -> Tensor:
+    """Features [N, D] of whole images by the packaged network."""
 
     def make(folder: Path) -> None:
-        seed = recipe.seed if which == "train" else 0
-        pixels = split(recipe, which, wanted=wanted, seed=seed).pixels
-        save_file({"features": features(_of(recipe), pixels, transform=_enlarged)}, folder / "features.safetensors")
+        save_file(
+            {"features": features(_of(recipe), images.pixels, transform=_enlarged)}, folder / "features.safetensors"
+        )
 
-    parts = {name: getattr(recipe, name) for name in ("dataset", "image_px", "features_of")}
-    parts |= {"split": which, "wanted": wanted, "seed": recipe.seed * (which == "train"), "data": recipe.digests}
+    parts = {"of": of, "image_px": recipe.image_px, "features_of": recipe.features_of, "data": recipe.digests}
     folder = context.cached("cmsf-features", parts, recipe.training(), make)
     return load_file(folder / "features.safetensors")["features"]
 

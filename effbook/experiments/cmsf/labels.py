@@ -1,7 +1,5 @@
 """The labels that a method sees: fine or coarse, some of them wrong, most of them missing or guessed."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -10,10 +8,8 @@ from effbook.cmsf.pseudo import ClassifierSettings, FeatureCache, fit_classifier
 from effbook.cmsf.seeds import generator
 from effbook.cmsf.step import Batch, MeanShift
 from effbook.cmsf.train import Moment
-try:
-    from effbook.data.coarse import coarse_parents
-except ImportError:
-    coarse_parents = lambda d, c: [int(x in ('airplane','automobile','ship','truck')) for x in c] if d=='cifar10' else [i % 2 for i in range(len(c))]
+from effbook.data.coarse import coarse_parents
+from effbook.evaluate.few import few_labels
 from effbook.experiments.cmsf.inputs import Split, normalised
 from effbook.experiments.cmsf.training import SELF, Training
 
@@ -30,14 +26,9 @@ def shown_labels(recipe: Training, images: Split) -> Tensor:
 
 
 def shown(labels: Tensor, share: float, *, seed: int) -> Tensor:
-    """Which images [N] have a label: the share of each class, to the nearest image but at least one, from the seed."""
-    if share == 1:
-        return torch.ones_like(labels, dtype=torch.bool)
-    order = torch.randperm(len(labels), generator=generator(seed, len(labels)))
+    """Which images [N] have a label: a share of them, as many of each class, from the seed."""
     chosen = torch.zeros_like(labels, dtype=torch.bool)
-    for one in labels.unique():
-        members = order[labels[order] == one]
-        chosen[members[: max(1, round(share * len(members)))]] = True
+    chosen[few_labels(labels, share, seed=seed)] = True
     return chosen
 
 
@@ -90,7 +81,8 @@ class PseudoLabels(nn.Module):
         right = guess == truth[index]
         found = {"labels": 100.0 * right.double().mean().item()}
         found["confident_share"] = 100.0 * confident.double().mean().item()
-        found["confident"] = 100.0 * right[confident].double().mean().item() if confident.any() else math.nan
+        if confident.any():
+            found["confident"] = 100.0 * right[confident].double().mean().item()
         return found
 
     @torch.no_grad()
