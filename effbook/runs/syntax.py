@@ -10,7 +10,7 @@ _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 @functools.lru_cache(maxsize=1024)
-def parsed(path: Path, _mtime_ns: int, _size: int) -> ast.Module:
+def parsed(path: Path, _mtime_ns: int, _ctime_ns: int, _size: int) -> ast.Module:
     """The tree of a file, parsed once for each state of it."""
     return ast.parse(path.read_text(encoding="utf-8"))
 
@@ -55,7 +55,9 @@ def residue(tree: ast.Module) -> list[ast.stmt]:
 
 def body(node: ast.AST) -> object:
     """The body of a node without its docstring."""
-    return node.body[1:] if type(node) in _DOCUMENTED and ast.get_docstring(node, clean=False) is not None else node.body
+    return (
+        node.body[1:] if type(node) in _DOCUMENTED and ast.get_docstring(node, clean=False) is not None else node.body
+    )
 
 
 def running(node: ast.AST) -> Iterator[ast.AST]:
