@@ -82,13 +82,13 @@ class Recipe:
     def __post_init__(self) -> None:
         names, adapter = _checked(type(self))
         given = [getattr(self, name) for name in names]
-        values = tuple(tuple(value) if isinstance(value, list) else value for value in given)
+        values = tuple([tuple(value) if isinstance(value, list) else value for value in given])
         try:
             values = adapter.validate_python(values, strict=True)
         except ValidationError as error:
             raise _refused(self.name, names, values, error) from None
         for field_name, value in zip(names, values, strict=True):
-            if not _is_finite(value):
+            if isinstance(value, float | tuple) and not _is_finite(value):
                 raise EffbookError(f"{self.name}: {field_name} = {value!r} is not finite", "correct it")
             object.__setattr__(self, field_name, value)  # so that 1 and 1.0 of a float field are one recipe
         self.validate()
