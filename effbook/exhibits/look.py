@@ -7,6 +7,7 @@ from typing import Any
 
 from effbook.errors import EffbookError
 from effbook.runs import records
+from effbook.runs.attest import Attestation
 from effbook.runs.code import Sources, here
 from effbook.runs.recipe import Recipe
 from effbook.runs.records import Record, Standing
@@ -25,7 +26,7 @@ class Look:
         self.tables: dict[tuple[str, str], Any] = {}  # by exhibit and profile, as `measured` made them
         self._names: dict[tuple[str, str], set[str]] = {}
         self._records: dict[tuple[Recipe, str], Record | None] = {}
-        self._standings: dict[tuple[str, str, str], Standing] = {}
+        self._standings: dict[tuple[str, str, str], tuple[Standing, Attestation | None]] = {}
 
     def record(self, run: Recipe, profile: str) -> Record | None:
         """The record of a run under a profile; None if there is none, EffbookError if it cannot be read."""
@@ -58,15 +59,18 @@ class Look:
 
     def standing(self, record: Record) -> Standing:
         """Whether the code that is here made the record, or a recheck attests its numbers, or neither."""
-        place = (record.profile, record.recipe.name, record.key)
-        if place not in self._standings:
-            self._standings[place] = records.standing(record, self.sources)
-        return self._standings[place]
+        return self._judged(record)[0]
 
     def rechecked(self, record: Record) -> str:
         """For a record that is rechecked: the commit of the code that made it, and the day of the recheck."""
-        found = records.attestation(record, self.sources)
+        _, found = self._judged(record)
         return f"{found.commit[:8]}, {found.created[:10]}" if found is not None else ""
+
+    def _judged(self, record: Record) -> tuple[Standing, Attestation | None]:
+        place = (record.profile, record.recipe.name, record.key)
+        if place not in self._standings:
+            self._standings[place] = records.standing_and_attestation(record, self.sources)
+        return self._standings[place]
 
     def _recorded(self, profile: str, system: str) -> set[str]:
         """Names of the recipes of which there is any record."""

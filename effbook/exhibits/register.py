@@ -11,6 +11,7 @@ from effbook import experiments
 from effbook.chapters import SYSTEMS
 from effbook.errors import EffbookError
 from effbook.exhibits.schema import Column, Exhibit, Row
+from effbook.runs import remembered
 from effbook.runs.profiles import NotInProfileError, check_profile, scale, seeds, with_seeds
 from effbook.runs.recipe import Recipe, make, nearest, recipe_names
 
@@ -30,8 +31,12 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
 
 def read(path: Path) -> Exhibit:
     """The exhibit of one file; EffbookError with file and key if it is not valid."""
+    return _valid(path, _parsed(path))
+
+
+def _parsed(path: Path) -> Any:
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise EffbookError(f"{path.name}, line {line}: {error.problem}", "correct the file") from None
@@ -39,6 +44,9 @@ def read(path: Path) -> Exhibit:
         raise EffbookError(f"{path.name}: {' '.join(str(error).split())}", "correct the file") from None
     except OSError as error:
         raise EffbookError(f"{path} cannot be read ({error.strerror.lower()})", "restore it from git") from None
+
+
+def _valid(path: Path, content: Any) -> Exhibit:
     try:
         found = Exhibit.model_validate(content)
     except ValidationError as error:
@@ -81,12 +89,27 @@ def _read_one(path: Path) -> Exhibit:
 
 @functools.cache
 def _read(path: Path) -> Exhibit:
-    return read(path)
+    _, contents = _remembered(path.parent)
+    if path.stem not in contents:
+        contents[path.stem] = _parsed(path)
+    return _valid(path, contents[path.stem])
 
 
 @functools.cache
 def _read_all(folder: Path) -> dict[str, Exhibit]:
-    return {name: _read_one(path) for name, path in _files(folder).items()}
+    state, contents = _remembered(folder)
+    known = len(contents)
+    found = {name: _read_one(path) for name, path in _files(folder).items()}
+    if len(contents) > known:
+        remembered.remember("register", state, contents)
+    return found
+
+
+@functools.cache
+def _remembered(folder: Path) -> tuple[str, dict[str, Any]]:
+    """The state of a register's files, and the content of those that were parsed in it: YAML is slow to read."""
+    state = remembered.state_of([Path(__file__), Path(yaml.__file__), *_files(folder).values()])
+    return state, remembered.recall("register", state)
 
 
 @functools.cache

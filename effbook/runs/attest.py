@@ -44,10 +44,6 @@ class Attestation(BaseModel):
     packages: dict[str, str]
     created: str
 
-    def stands_for(self, name: str, fields: dict[str, Any], old: str, new: str) -> bool:
-        """Whether it tells about a record of that recipe, made by `old` code, under `new` code."""
-        return (self.recipe, self.old, self.new) == (name, old, new) and self.kind == kind_of(fields)
-
 
 def kind_of(fields: dict[str, Any]) -> dict[str, Any]:
     """What decides which code acts in a run: words, switches, and which numbers are not given; not their values."""
@@ -67,13 +63,18 @@ def read(folder: Path) -> tuple[Attestation, ...]:
 
 def find(folder: Path, name: str, fields: dict[str, Any], old: str, new: str) -> Attestation | None:
     """The outcome that tells about a record of that recipe, made by `old` code, under `new` code."""
-    known = _known(folder).get((name, old), ())
-    return next((one for one in known if one.stands_for(name, fields, old, new)), None)
+    known = [one for one in _known(folder).get((name, old), ()) if one.new == new]
+    kind = kind_of(fields) if known else None
+    return next((one for one in known if one.kind == kind), None)
 
 
 def _known(folder: Path) -> dict[tuple[str, str], list[Attestation]]:
     path = folder / FILE
-    return _parsed(path, path.stat().st_mtime_ns, path.stat().st_size) if path.exists() else {}
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return {}
+    return _parsed(path, stat.st_mtime_ns, stat.st_size)
 
 
 @lru_cache(maxsize=8)

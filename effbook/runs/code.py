@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from effbook.errors import EffbookError
+from effbook.runs import remembered
 from effbook.runs.syntax import ROOT, assigns, body, is_import, parsed, plain, residue, running, within
 
 Device = Literal["cpu", "cuda"]
@@ -44,12 +45,12 @@ def here() -> "Sources":
     """The sources of the code that runs, as they are now. Who asks thousands of times in a row asks for them once."""
     package = Path(sys.modules[ROOT].__file__).parent
     files = sorted(f"{top}/{name}" for top, _, names in os.walk(package) for name in names if name.endswith(".py"))
-    return _here(package, tuple((file, stat.st_mtime_ns, stat.st_size) for file in files for stat in [os.stat(file)]))
+    return _here(package, remembered.state_of(files))
 
 
 @functools.lru_cache(maxsize=2)
-def _here(package: Path, _state: tuple) -> "Sources":
-    return Sources(package)
+def _here(package: Path, state: str) -> "Sources":
+    return Sources(package, state)
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,10 @@ class Import:
 class Sources:
     """The source files of a copy of effbook, each looked at once."""
 
-    def __init__(self, package: Path) -> None:
-        """`package` is the folder that holds `__init__.py`."""
-        self.package = package
-        self._fingerprints: dict[tuple[tuple[str, ...], str], str] = {}
+    def __init__(self, package: Path, state: str | None = None) -> None:
+        """`package` is the folder that holds `__init__.py`; with the `state` of its files, fingerprints are kept."""
+        self.package, self.state = package, state
+        self._fingerprints: dict[str, str] = remembered.recall("fingerprints", state) if state else {}
         self.source = functools.cache(self._source)
         self.tree = functools.cache(self._tree)
         self.imports = functools.cache(self._imports)
@@ -78,15 +79,19 @@ class Sources:
 
     def fingerprint(self, modules: tuple[str, ...], device: Device = "cpu") -> str:
         """As the function of this name."""
-        if (modules, device) not in self._fingerprints:
+        asked = f"{device} {' '.join(modules)}"
+        if asked not in self._fingerprints:
             parts = []
             for module in self.closure(modules, device):
                 uses = {(i.bound, i.name, self.own(i.through[-1])) for i in self._counted(module, device)}
                 if self.own(module) != _NOTHING or uses:
                     parts.append(f"{self.own(module)} {sorted(uses)}")
             digest = hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()
-            self._fingerprints[modules, device] = digest[:16]
-        return self._fingerprints[modules, device]
+            self._fingerprints[asked] = digest[:16]
+            if self.state:
+                ours = {key: one for key, one in self._fingerprints.items() if all(map(within, key.split(" ")[1:]))}
+                remembered.remember("fingerprints", self.state, ours)  # the state is of effbook's own files only
+        return self._fingerprints[asked]
 
     def listing(self, modules: tuple[str, ...], device: Device = "cpu") -> dict[str, str]:
         """Of every module that the fingerprint covers, the hash of what it defines, by the module's name."""
@@ -241,4 +246,4 @@ class Sources:
     def _tree(self, module: str) -> ast.Module:
         path = self.source(module)
         stat = os.stat(path)
-        return parsed(path, stat.st_mtime_ns, stat.st_size)
+        return parsed(path, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size)

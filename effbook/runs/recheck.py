@@ -90,6 +90,12 @@ def recheck(groups: Sequence[Group], *, jobs: int = 2, say: Say = print) -> tupl
     if root is None:
         raise EffbookError("effbook runs without its checkout, so there is no older code", "recheck in a clone of it")
     attestations, unchecked, start = [], [], time.monotonic()
+
+    def note(batch: Sequence[Probe], outcomes: list[Attestation]) -> None:
+        attest.write(records.records_folder(), outcomes)
+        attestations.extend(outcomes)
+        say(f"{batch[0].group}: {told(outcomes)}, {(time.monotonic() - start) / 60:.1f} min")
+
     with Worktrees(root) as trees, ThreadPoolExecutor(jobs) as pool:
         waiting = []
         for group in groups:
@@ -103,15 +109,17 @@ def recheck(groups: Sequence[Group], *, jobs: int = 2, say: Say = print) -> tupl
             for batch in (probes[i : i + size] for i in range(0, len(probes), size)):
                 older = pool.submit(_run, batch, trees.folder(batch[0].commit), trees)
                 waiting.append((batch, older, pool.submit(_run, batch, root, trees)))
+        doubted = []
         for batch, older, newer in waiting:
             outcomes = _compared(batch, older.result(), newer.result())
-            if not all(one.agrees for one in outcomes):
-                # a process that compiles its kernels may round otherwise than one that finds them compiled
-                sides = [pool.submit(_run, batch, tree, trees) for tree in (trees.folder(batch[0].commit), root)]
-                outcomes = _compared(batch, *(side.result() for side in sides))
-            attest.write(records.records_folder(), outcomes)
-            attestations += outcomes
-            say(f"{batch[0].group}: {told(outcomes)}, {(time.monotonic() - start) / 60:.1f} min")
+            if all(one.agrees for one in outcomes):
+                note(batch, outcomes)
+                continue
+            # a process that compiles its kernels may round otherwise than one that finds them compiled
+            trees_of_both = (trees.folder(batch[0].commit), root)
+            doubted.append((batch, [pool.submit(_run, batch, tree, trees) for tree in trees_of_both]))
+        for batch, (older, newer) in doubted:
+            note(batch, _compared(batch, older.result(), newer.result()))
     return attestations, unchecked
 
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -80,14 +80,15 @@ class Recipe:
     varying: ClassVar[tuple[str, ...]] = ()  # metrics of time and memory, which no two runs share
 
     def __post_init__(self) -> None:
-        for field_name, adapter in _adapters(type(self)).items():
-            value = getattr(self, field_name)
-            value = tuple(value) if isinstance(value, list) else value
-            try:
-                value = adapter.validate_python(value, strict=True)
-            except ValidationError as error:
-                raise _refused(self.name, field_name, value, error) from None
-            if not all(math.isfinite(one) for one in _flat(value) if isinstance(one, float)):
+        names, adapter = _checked(type(self))
+        given = [getattr(self, name) for name in names]
+        values = tuple([tuple(value) if isinstance(value, list) else value for value in given])
+        try:
+            values = adapter.validate_python(values, strict=True)
+        except ValidationError as error:
+            raise _refused(self.name, names, values, error) from None
+        for field_name, value in zip(names, values, strict=True):
+            if isinstance(value, float | tuple) and not _is_finite(value):
                 raise EffbookError(f"{self.name}: {field_name} = {value!r} is not finite", "correct it")
             object.__setattr__(self, field_name, value)  # so that 1 and 1.0 of a float field are one recipe
         self.validate()
@@ -145,7 +146,7 @@ class Recipe:
     @property
     def fields(self) -> dict[str, object]:
         """The fields as JSON knows them: tuples as lists."""
-        return {name: _as_json(getattr(self, name)) for name in _adapters(type(self))}
+        return {name: _as_json(getattr(self, name)) for name in _checked(type(self))[0]}
 
     @functools.cached_property
     def digests(self) -> dict[str, str]:
@@ -183,14 +184,18 @@ def _once(digest: Callable[[str], str], name: str, _path: Path, _mtime_ns: int) 
 
 
 @functools.cache
-def _adapters(cls: type[Recipe]) -> dict[str, TypeAdapter]:
+def _checked(cls: type[Recipe]) -> tuple[tuple[str, ...], TypeAdapter]:
+    """The names of a recipe's fields, and what checks all their values in one go."""
     hints = typing.get_type_hints(cls, include_extras=True)  # with the bounds of Annotated
-    return {f.name: TypeAdapter(hints[f.name]) for f in dataclasses.fields(cls)}
+    names = tuple(f.name for f in dataclasses.fields(cls))
+    return names, TypeAdapter(tuple[tuple(hints[name] for name in names)])
 
 
-def _refused(name: str, field_name: str, value: object, error: ValidationError) -> EffbookError:
+def _refused(name: str, names: tuple[str, ...], values: tuple, error: ValidationError) -> EffbookError:
     """What to say of a value that a field's annotation refuses."""
     first = error.errors()[0]
+    place = first["loc"][0]
+    field_name, value = names[place], values[place]
     words = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
     for bound, limit in first.get("ctx", {}).items():
         if bound in words:
@@ -198,13 +203,11 @@ def _refused(name: str, field_name: str, value: object, error: ValidationError) 
     return EffbookError(f"{name}: {field_name} = {value!r} is not valid ({first['msg']})", "correct it")
 
 
-def _flat(value: object) -> Iterator[object]:
-    """The scalars of a field's value."""
+def _is_finite(value: object) -> bool:
+    """Whether no float in a field's value is infinite or not a number."""
     if isinstance(value, tuple):
-        for item in value:
-            yield from _flat(item)
-    else:
-        yield value
+        return all(_is_finite(item) for item in value)
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _as_json(value: object) -> object:
@@ -238,10 +241,10 @@ def recipe_class(name: str) -> type[Recipe]:
 def make(name: str, **fields: object) -> Recipe:
     """A recipe from its name and fields, as a register file gives them; EffbookError for an unknown or mistyped one."""
     cls = recipe_class(name)
-    known = list(_adapters(cls))
+    known = _checked(cls)[0]
     for given in fields:
         if given not in known:
-            raise EffbookError(f"{name} has no field {given!r}", nearest(given, known))
+            raise EffbookError(f"{name} has no field {given!r}", nearest(given, list(known)))
     required = {
         f.name
         for f in dataclasses.fields(cls)

@@ -235,11 +235,18 @@ def standing(record: Record, sources: Sources | None = None) -> Standing:
 
     `sources` are for who asks many times in a row.
     """
+    return standing_and_attestation(record, sources)[0]
+
+
+def standing_and_attestation(
+    record: Record, sources: Sources | None = None
+) -> tuple[Standing, attest.Attestation | None]:
+    """Both at once, for who wants both: the attestation is None for a record of the code that is here."""
     now = current_fingerprint(record, sources)
     if now == record.provenance.fingerprint:
-        return "measured"
+        return "measured", None
     found = _attested(record, now)
-    return "rechecked" if found is not None and found.agrees else "stale"
+    return "rechecked" if found is not None and found.agrees else "stale", found
 
 
 def is_stale(record: Record, sources: Sources | None = None) -> bool:

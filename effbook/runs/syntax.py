@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = "effbook"
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 @functools.lru_cache(maxsize=1024)
-def parsed(path: Path, _mtime_ns: int, _size: int) -> ast.Module:
+def parsed(path: Path, _mtime_ns: int, _ctime_ns: int, _size: int) -> ast.Module:
     """The tree of a file, parsed once for each state of it."""
     return ast.parse(path.read_text(encoding="utf-8"))
 
@@ -23,15 +24,21 @@ def plain(node: object) -> object:
         return [kept for item in node if (kept := plain(item)) is not None]
     if not isinstance(node, ast.AST):
         return node if node is None else repr(node)
-    if is_for_checkers(node):
+    kind = type(node)
+    if kind is ast.If and is_for_checkers(node):
         return plain(node.orelse) or None
-    if isinstance(node, ast.ImportFrom) and (node.level or within(node.module or "")):
+    if kind is ast.ImportFrom and (node.level or within(node.module or "")):
         return None  # it counts by what it leads to
-    if isinstance(node, ast.Import) and all(within(alias.name) for alias in node.names):
+    if kind is ast.Import and all(within(alias.name) for alias in node.names):
         return None
-    pairs = ((name, body(node) if name == "body" else value) for name, value in ast.iter_fields(node))
-    kept = ((name, plain(value)) for name, value in pairs if name not in ("kind", "ctx"))
-    return (type(node).__name__, *((name, value) for name, value in kept if value not in (None, [])))
+    told: list[object] = [kind.__name__]
+    for name in kind._fields:
+        if name not in ("kind", "ctx"):
+            value = getattr(node, name, None)
+            value = plain(body(node) if name == "body" and kind in _DOCUMENTED else value)
+            if value is not None and value != []:
+                told.append((name, value))
+    return tuple(told)
 
 
 def residue(tree: ast.Module) -> list[ast.stmt]:
@@ -48,15 +55,19 @@ def residue(tree: ast.Module) -> list[ast.stmt]:
 
 def body(node: ast.AST) -> object:
     """The body of a node without its docstring."""
-    documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-    return node.body[1:] if documented and ast.get_docstring(node, clean=False) is not None else node.body
+    return (
+        node.body[1:] if type(node) in _DOCUMENTED and ast.get_docstring(node, clean=False) is not None else node.body
+    )
 
 
 def running(node: ast.AST) -> Iterator[ast.AST]:
-    """Every node of a tree but those under `if TYPE_CHECKING:`, which never run."""
-    yield node
-    for child in node.orelse if is_for_checkers(node) else ast.iter_child_nodes(node):
-        yield from running(child)
+    """Every node of a tree but those under `if TYPE_CHECKING:`, which never run; the order is that of the text."""
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        children = node.orelse if is_for_checkers(node) else list(ast.iter_child_nodes(node))
+        waiting += reversed(children)
 
 
 def is_for_checkers(node: ast.AST) -> bool:

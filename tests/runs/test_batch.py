@@ -78,8 +78,10 @@ def test_a_failure_in_a_process_travels_as_its_sentence(folders, monkeypatch):
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
 def test_no_run_goes_on_when_who_asked_for_it_is_gone(folders, kind):
     code = (
+        "import signal\n"
         "from tiny_recipe import Tiny\n"
         "from effbook.runs.batch import execute_all\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
         "execute_all([(Tiny(seed=seed, steps=3), 'smoke') for seed in range(2)], jobs=2, quiet=True)\n"
     )
     here = Path(__file__).parent

@@ -42,6 +42,7 @@ def tree(tmp_path, monkeypatch):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(effbook, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setenv("EFFBOOK_WORK", str(tmp_path / "work"))
     return tmp_path
 
 
