@@ -3,8 +3,8 @@
 import pytest
 
 from effbook import data
-from effbook.data.folders import FOLDER_READERS
 from effbook.data.images import ARRAY_READERS
+from effbook.data.listing import FILE_READERS
 from effbook.data.text import INSTRUCTION_READERS, PAIR_READERS
 from effbook.errors import EffbookError
 
@@ -34,6 +34,12 @@ NAMED = [
     "pets",
     "sun397",
     "imagenet100",
+    "imagenet",
+    "cars",
+    "dtd",
+    "flowers102",
+    "caltech101-background",
+    "ucf101",
     "vit-b",
     "vit-l",
     "vit-b-mae",
@@ -52,7 +58,8 @@ NAMED = [
 ]
 POSED = {"colmap", "synthetic", "ngp", "dl3dv", "arkit"}  # read by the scenes of CompGS
 READERS = {
-    "images": {*ARRAY_READERS, *FOLDER_READERS},
+    "images": {*ARRAY_READERS, *FILE_READERS} - {"ucf101"},
+    "videos": {"ucf101"},
     "scenes": POSED,
     "pairs": set(PAIR_READERS),
     "instructions": set(INSTRUCTION_READERS),
@@ -71,7 +78,7 @@ def test_every_manifest_validates_and_names_a_reader_that_exists(name):
     assert described.loader in READERS[described.kind]
     assert described.citation
     assert described.licence
-    if described.kind in ("images", "scenes", "pairs", "instructions"):
+    if described.kind in ("images", "videos", "scenes", "pairs", "instructions"):
         assert described.splits
 
 
