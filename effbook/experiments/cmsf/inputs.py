@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
@@ -130,7 +129,7 @@ def _of(recipe: Training) -> nn.Module:
 
 
 def feature_views(recipe: Training, context: Context) -> Tensor:
-    """Features [N, V, D] of V views of each training image: `online` views, since the encoder sees both kinds as one."""
+    """Features [N, V, D] of V strongly augmented views of each training image."""
 
     def make(folder: Path) -> None:
         network, pixels = _of(recipe), train_split(recipe).pixels

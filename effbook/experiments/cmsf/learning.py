@@ -36,7 +36,7 @@ from effbook.experiments.cmsf.inputs import (
 )
 from effbook.experiments.cmsf.labels import PseudoLabels, shown_labels
 from effbook.experiments.cmsf.rivals import rival
-from effbook.experiments.cmsf.training import Training
+from effbook.experiments.cmsf.training import MOMENTS, Training
 from effbook.experiments.shared.training import trainable
 from effbook.runs.recipe import Context
 
@@ -49,9 +49,9 @@ def learn(recipe: Training, context: Context, folder: Path) -> None:
     device = torch.device(context.device)
     images = train_split(recipe)
     encoder = new_encoder(recipe, images.pixels).to(device)
-    history = {"series": {"loss": []}, "step_ms": None, "trainable": trainable(encoder), "notes": {}, "ranks": {}}
+    history = {"epochs": [], "step_ms": None, "days": None, "trainable": trainable(encoder), "ranks": {}}
     if recipe.method != "none":
-        history |= _train(recipe, context, images, encoder)
+        history = _train(recipe, context, images, encoder)
     save_file({name: t.contiguous() for name, t in encoder.state_dict().items()}, folder / "encoder.safetensors")
     (folder / "history.json").write_text(json.dumps(history), encoding="utf-8")
 
@@ -73,7 +73,7 @@ def _train(recipe: Training, context: Context, images: Split, encoder: nn.Module
     recorder = Recorder(method, images.labels, labels)
     resume = context.resume()
     if resume is not None:
-        recorder.epochs = resume[2]["epochs"]
+        recorder.epochs, recorder.ranks = resume[2]["epochs"], resume[2]["ranks"]
     steps = len(images) // recipe.batch_size
     bar = context.progress(recipe.epochs * steps, recipe.method, done=(resume[1] if resume else 0) * steps)
 
@@ -84,13 +84,13 @@ def _train(recipe: Training, context: Context, images: Split, encoder: nn.Module
     def keep(state: dict) -> None:
         done = len(state["history"])
         if context.due() and done < recipe.epochs:
-            context.checkpoint(state, done, {"epochs": recorder.epochs})
+            context.checkpoint(state, done, {"epochs": recorder.epochs, "ranks": recorder.ranks})
 
     losses = train(method, data, settings, resume=resume[0] if resume else None, keep=keep, watch=watch)
-    series = {"loss": [one["loss"] for one in losses]} | recorder.series()
     return {
-        "series": {name: values for name, values in series.items() if all(math.isfinite(v) for v in values)},
+        "epochs": [{"loss": one["loss"]} | seen for one, seen in zip(losses, recorder.epochs, strict=True)],
         "step_ms": recorder.step_ms(),
+        "days": sum(recorder.durations_ms) / 86_400_000,
         "trainable": sum(p.numel() for p in method.trained()),
         "ranks": recorder.histograms(),
     }
@@ -113,7 +113,9 @@ def make_method(
     """The method that trains the encoder: mean shift with the recipe's constraint, or a rival."""
     constraint = constraint_of(recipe)
     if constraint is None:
-        return rival(recipe, encoder, labels=labels, classes=classes, seen=lambda i, draw: data.online[0](pixels[i], draw))
+        return rival(
+            recipe, encoder, labels=labels, classes=classes, seen=lambda i, draw: data.online[0](pixels[i], draw)
+        )
     settings = MeanShiftSettings(
         k=recipe.k or 1,
         bank_size=recipe.bank,
@@ -154,14 +156,15 @@ class Recorder:
     def __init__(self, method: Method, truth: Tensor, shown: Tensor) -> None:
         self.method, self.truth, self.shown = method, truth, shown
         self.epochs: list[dict[str, float]] = []
+        self.ranks: list[list[int]] = []  # of each epoch, how often the fifth of C had each rank in M; last: beyond
         self._now: dict[str, list[float]] = defaultdict(list)
         self._ranks: list[int] = [0] * (BINS + 1)
-        self._durations_ms: list[float] = []
+        self.durations_ms: list[float] = []
         self._last = time.perf_counter()
 
     def look(self, moment: Moment) -> None:
         """Called after each step."""
-        self._durations_ms.append(1000 * (time.perf_counter() - self._last))
+        self.durations_ms.append(1000 * (time.perf_counter() - self._last))
         found = getattr(self.method, "found", None)
         if found is not None and moment.step % max(1, moment.steps // LOOKS) == 0:
             self._neighbours(found)
@@ -171,7 +174,8 @@ class Recorder:
         if moment.step == moment.steps:
             means = {name: statistics.fmean(values) for name, values in self._now.items() if values}
             scores = relabel.scores(self.truth) if relabel is not None else {}
-            self.epochs.append(means | scores | {f"rank_{i}": n for i, n in enumerate(self._ranks)})
+            self.epochs.append(means | scores)
+            self.ranks.append(self._ranks)
             self._now, self._ranks = defaultdict(list), [0] * (BINS + 1)
         self._last = time.perf_counter()
 
@@ -196,20 +200,16 @@ class Recorder:
         if math.isfinite(value):
             self._now[name].append(value)
 
-    def series(self) -> dict[str, list[float]]:
-        """What each epoch gave, for what all epochs gave."""
-        names = [name for name in (self.epochs[0] if self.epochs else {}) if not name.startswith("rank_")]
-        return {name: [one[name] for one in self.epochs] for name in names if all(name in one for one in self.epochs)}
-
     def histograms(self) -> dict[str, list[int]]:
-        """By epoch, how often the fifth constrained neighbour had each rank in M; the last count is of all beyond."""
-        return {
-            str(epoch): [int(one[f"rank_{i}"]) for i in range(BINS + 1)] for epoch, one in enumerate(self.epochs, 1)
-        }
+        """The counts of ranks at the three moments that the figures show."""
+        if not self.ranks or not any(self.ranks[-1]):
+            return {}
+        at = {moment: max(1, round(len(self.ranks) * share)) - 1 for moment, share in MOMENTS.items()}
+        return {f"ranks_{moment}": self.ranks[epoch] for moment, epoch in at.items()}
 
     def step_ms(self) -> float:
         """The median time of a step, without what is recorded."""
-        return statistics.median(self._durations_ms)
+        return statistics.median(self.durations_ms)
 
 
 def _overlap(free, constrained) -> float:

@@ -90,6 +90,11 @@ SINGLE = {"target": lambda r: r.target if r.target in PACKAGED else SKIP}
 FEW = {"trials": 12, "target_images": 1_500}
 TABLE: dict[str, Table] = {
     "cmsf-train": TRAINING,
+    "cmsf-overhead": {
+        "smoke": TRAINING["smoke"] | {"steps": 2},
+        "mini": TRAINING["mini"] | {"train_images": 2_048},
+        "lab": TRAINING["lab"],
+    },
     "cmsf-nearest": EVALUATION,
     "cmsf-linear": _with(smoke={"share": lambda r: max(r.share, 0.2)}),  # a class has ten images there
     "cmsf-finetune": _with(smoke={"tuning_epochs": 2, "share": 0.2}),

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -81,7 +80,9 @@ class PAWS(nn.Module):
         super().__init__()
         dim = encoder.num_features
         self.recipe, self.encoder, self.labels, self.seen, self.steps = recipe, encoder, labels, [seen], 0
-        self.head = supcon_head(dim, dim // 4, generator=generator(recipe.seed, 2)).to(next(encoder.parameters()).device)
+        self.head = supcon_head(dim, dim // 4, generator=generator(recipe.seed, 2)).to(
+            next(encoder.parameters()).device
+        )
 
     def trained(self) -> list[nn.Parameter]:
         return [p for p in self.parameters() if p.requires_grad]
@@ -91,13 +92,13 @@ class PAWS(nn.Module):
         self.steps += 1
         known = int(self.labels.max()) + 1
         classes = min(known, self.recipe.support // PER_CLASS)
-        chosen = draw_support(
-            self.labels, classes=classes, per_class=self.recipe.support // classes, generator=draw
-        )
+        chosen = draw_support(self.labels, classes=classes, per_class=self.recipe.support // classes, generator=draw)
         images = self.seen[0](chosen, draw).to(batch.weak.device)
         views = [self.head(self.encoder(x)) for x in (*batch.strong, batch.weak)]
         views = [views[0], views[-1], *views[1:-1]]  # the two whole ones first
-        return paws(views, self.head(self.encoder(images)), self.labels[chosen].to(images.device), settings=PAWSSettings())
+        return paws(
+            views, self.head(self.encoder(images)), self.labels[chosen].to(images.device), settings=PAWSSettings()
+        )
 
     def get_extra_state(self) -> dict:
         return {"steps": self.steps}

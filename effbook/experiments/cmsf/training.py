@@ -40,9 +40,9 @@ class Training(Recipe):
     dataset: str = "imagenet"
     train_images: PositiveInt | None = None  # None: all
     image_px: PositiveInt = 224
-    method: Literal["none", "byol", "msf", "cmsf-self", "cmsf-sup", "cmsf-semi", "xent", "supcon", "protonw", "paws"] = (
-        "cmsf-self"
-    )
+    method: Literal[
+        "none", "byol", "msf", "cmsf-self", "cmsf-sup", "cmsf-semi", "xent", "supcon", "protonw", "paws"
+    ] = "cmsf-self"
     labels: Literal["fine", "coarse"] = "fine"
     noise: Share = 0.0
     labelled: Share = 1.0
@@ -143,17 +143,21 @@ class TrainRecipe(Training):
     """Train, and tell at a moment of the training what its neighbours and pseudo-labels were like."""
 
     name: ClassVar[str] = "cmsf-train"
-    varying: ClassVar[tuple[str, ...]] = ("step_ms",)
+    varying: ClassVar[tuple[str, ...]] = ("step_ms", "days")
 
     moment: Moment = "end"
 
     def run(self, context: Context) -> Result:
         history = json.loads((self.trained(context) / "history.json").read_text(encoding="utf-8"))
-        series, epochs = history["series"], len(history["series"]["loss"])
-        at = max(1, round(epochs * MOMENTS[self.moment])) - 1
-        metrics = {name: values[at] for name, values in series.items()} if epochs else {}
+        epochs = history["epochs"]
+        found = epochs[max(1, round(len(epochs) * MOMENTS[self.moment])) - 1] if epochs else {}
+        everywhere = [name for name in found if all(name in one for one in epochs)]
         return Result(
-            metrics=metrics | {"step_ms": history["step_ms"], "trainable": history["trainable"]},
-            series=series,
-            notes=history["notes"],
+            metrics={
+                **found,
+                "step_ms": history["step_ms"],
+                "days": history["days"],
+                "trainable": history["trainable"],
+            },
+            series={name: [one[name] for one in epochs] for name in everywhere} | history["ranks"],
         )

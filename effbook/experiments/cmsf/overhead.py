@@ -1,0 +1,100 @@
+"""What the search of neighbours costs a training step, against BYOL-asym, which has none (2.1.4)."""
+
+import dataclasses
+import statistics
+import time
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pydantic import PositiveInt
+
+from effbook.experiments.cmsf.training import Training
+from effbook.runs.recipe import Context, Cost, Result, register_recipe
+
+
+@register_recipe
+@dataclass(frozen=True, kw_only=True)
+class OverheadRecipe(Training):
+    """Steps of a method and of the one that it is compared with, in turns in one process, both with a full bank.
+
+    A third view is compared with the cached one, all else with BYOL-asym, whose search has one answer. On a CPU it is
+    the process's own time that counts.
+    """
+
+    name: ClassVar[str] = "cmsf-overhead"
+    varying: ClassVar[tuple[str, ...]] = ("overhead", "step_ms", "compared_step_ms")
+
+    steps: PositiveInt = 200
+
+    def cost(self) -> Cost:
+        own = super().cost()
+        return Cost(seconds=10 + 2 * self.steps * self.batch_size / 500, gpu_bytes=own.gpu_bytes)
+
+    def shares(self) -> tuple:
+        return ()
+
+    def modules(self) -> tuple[str, ...]:
+        return (__name__, *super().modules())
+
+    def probe(self) -> dict[str, object]:
+        return {"steps": 2, "train_images": min(self.train_images or 512, 512)}
+
+    def run(self, context: Context) -> Result:
+        import torch
+
+        device = torch.device(context.device)
+        fewer = {"third_view": False} if self.third_view else {"method": "byol"}
+        sides = [_Side(dataclasses.replace(self, **changes), device) for changes in ({}, fewer)]
+        durations_ms: list[list[float]] = [[], []]
+        for step in range(self.steps):
+            for place in (0, 1) if step % 2 else (1, 0):
+                durations_ms[place].append(sides[place].step(step))
+        own, other = (statistics.median(one) for one in durations_ms)
+        return Result(metrics={"overhead": 100.0 * (own / other - 1), "step_ms": own, "compared_step_ms": other})
+
+
+class _Side:
+    """One method, with its own networks and a bank that is full."""
+
+    def __init__(self, recipe: Training, device) -> None:
+        import torch
+
+        from effbook.experiments.cmsf.inputs import new_encoder, train_split, training_views
+        from effbook.experiments.cmsf.learning import make_method
+
+        images = train_split(recipe)
+        labels = torch.full_like(images.labels, -1)
+        self.recipe, self.device = recipe, device
+        self.data = training_views(recipe, images.pixels, labels)
+        encoder = new_encoder(recipe, images.pixels).to(device)
+        self.method = make_method(recipe, encoder, self.data, labels, classes=1, pixels=images.pixels)
+        bank, draw = self.method.bank, torch.Generator().manual_seed(recipe.seed)
+        bank.index.copy_(torch.randint(len(images), (len(bank),), generator=draw))
+        bank.filled = len(bank)
+        if bank.second is not None:
+            bank.known[:] = True
+        if self.method.cache is not None:
+            self.method.cache.known[:] = True
+        self.sgd = torch.optim.SGD(self.method.trained(), recipe.learning_rate, momentum=0.9)
+
+    def step(self, number: int) -> float:
+        """Milliseconds of one step; making the views is not counted."""
+        import torch
+
+        images, size = len(self.data), self.recipe.batch_size
+        index = (torch.arange(size) + number * size) % images
+        batch = next(iter(self.data.batches([index], epoch=0))).to(self.device)
+        start = self._clock()
+        loss = self.method.loss(batch)
+        self.sgd.zero_grad(set_to_none=True)
+        loss.backward()
+        self.sgd.step()
+        return 1000 * (self._clock() - start)
+
+    def _clock(self) -> float:
+        import torch
+
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            return time.perf_counter()
+        return time.process_time()
