@@ -79,7 +79,8 @@ def fit_linear(
 ) -> tuple[nn.Sequential, tuple[float, ...]]:
     """A classifier of raw features [B, D], trained on features [N, D] or on views [V, N, D]; and each epoch's loss.
 
-    Mean and variance are those of ``plain_x`` [N, D], or else of all training features. It runs where the features are.
+    Mean and variance are those of ``plain_x`` [N, D], or else of all training features. It runs where the features are,
+    and keeps one standardised copy of them.
     Raises `EffbookError` for fewer than two features, ones that are not finite, labels outside 0 ... classes - 1, or a
     loss that is not finite.
     """
@@ -107,6 +108,7 @@ def fit_linear(
         layer.parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
     )
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(settings.milestones), settings.drop)
+    ready = torch.cat([standardise(part) for part in flat.split(_ROWS)]).view(views.shape)  # once, for all epochs
     labels, losses = train_y.to(flat.device).long(), []
     for epoch in range(settings.epochs):
         order = torch.randperm(views.shape[1], generator=generator)
@@ -114,7 +116,7 @@ def fit_linear(
         total = torch.zeros((), dtype=torch.float64, device=flat.device)
         for images, which in zip(order.split(settings.batch), seen.split(settings.batch), strict=True):
             images, which = images.to(flat.device), which.to(flat.device)
-            loss = F.cross_entropy(layer(standardise(views[which, images])), labels[images])
+            loss = F.cross_entropy(layer(ready[which, images]), labels[images])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -12,13 +12,18 @@ from effbook.evaluate.checks import check_features, check_labels
 
 @dataclass(frozen=True, kw_only=True)
 class LogisticSettings:
-    """``iterations`` calls of torch's LBFGS, each of at most ``max_iter`` steps of length ``lr``, no line search."""
+    """``iterations`` calls of torch's LBFGS, each of at most ``max_iter`` steps of length ``lr``, no line search.
+
+    The tolerances are torch's own: a call ends early where the gradient or the change of the loss is below them.
+    """
 
     iterations: int = 100
     lr: float = 1.0
     weight_decay: float = 1e-6
     max_iter: int = 20
     history_size: int = 10
+    tolerance_grad: float = 1e-7
+    tolerance_change: float = 1e-9
 
     def __post_init__(self) -> None:
         if min(self.iterations, self.max_iter, self.history_size) < 1 or not self.lr > 0 or not self.weight_decay >= 0:
@@ -45,7 +50,12 @@ def fit_logistic(x: Tensor, y: Tensor, *, classes: int, settings: LogisticSettin
         for each in parameters:
             each.zero_()
     optimizer = torch.optim.LBFGS(
-        parameters, lr=settings.lr, max_iter=settings.max_iter, history_size=settings.history_size
+        parameters,
+        lr=settings.lr,
+        max_iter=settings.max_iter,
+        history_size=settings.history_size,
+        tolerance_grad=settings.tolerance_grad,
+        tolerance_change=settings.tolerance_change,
     )
 
     def closure() -> Tensor:
