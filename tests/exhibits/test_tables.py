@@ -117,10 +117,12 @@ def test_the_json_has_exactly_the_promised_keys():
 def test_a_whole_list_looks_at_each_record_and_each_file_of_code_once(monkeypatch):
     from effbook.exhibits import look
 
-    read, looked, now = [], [], look.records.standing
+    read, looked, now = [], [], look.records.standing_and_attestation
     monkeypatch.setattr(look, "_read", lambda path, _: read.append(path) or records.read(path))
     monkeypatch.setattr(
-        look.records, "standing", lambda record, sources: looked.append((record.key, sources)) or now(record, sources)
+        look.records,
+        "standing_and_attestation",
+        lambda record, sources: looked.append((record.key, sources)) or now(record, sources),
     )
     entries()
     assert len(read) == len(set(read)) == 4
