@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field, PositiveInt
 
 from effbook.errors import EffbookError
-from effbook.experiments.cmsf.training import Training
-from effbook.runs.recipe import Context, Cost, Recipe, Result, register_recipe
+from effbook.experiments.cmsf.settings import Training
+from effbook.runs.recipe import Context, Cost, Recipe, Result, Shared, register_recipe
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,24 +29,30 @@ class Evaluation(Training):
     def probe(self) -> dict[str, object]:
         return super().probe() | {"test_images": min(self.test_images or 200, 200)}
 
-    def modules(self) -> tuple[str, ...]:
-        return (__name__, *super().modules())
+    def embedded(self, context: Context) -> "tuple[tuple[Tensor, Tensor, Tensor, Tensor], int, dict[str, int]]":
+        """Features and labels of the training images [N, D], [N] and of the test images [T, D], [T], on the CPU.
 
-    def embedded(self, context: Context) -> "tuple[Tensor, Tensor, Tensor, Tensor]":
-        """Features and labels of the training images [N, D], [N] and of the test images [T, D], [T], on the CPU."""
-        from effbook.experiments.cmsf.inputs import embed, split, train_split
+        Also the number of classes, and as a metric how many files were broken.
+        """
+        from effbook.experiments.cmsf.images import split, train_split
+        from effbook.experiments.cmsf.inputs import embed
 
         encoder = self.encoder_of(context)
         train, test = train_split(self), split(self, self.dataset, "test", wanted=self.test_images, seed=0)
-        x = embed(self, context, encoder, train, of=f"{self.dataset} train {self.train_images} {self.seed}")
-        x_test = embed(self, context, encoder, test, of=f"{self.dataset} test {self.test_images}")
-        return x, train.labels, x_test, test.labels
+        found = (*embed(self, context, encoder, train), *embed(self, context, encoder, test))
+        return found, len(train.classes), summed(train.broken, test.broken)
 
     def encoder_of(self, context: Context):
         """The trained encoder, on the context's device."""
         from effbook.experiments.cmsf.inputs import kept_encoder
+        from effbook.experiments.cmsf.learning import trained
 
-        return kept_encoder(self, self.trained(context)).to(context.device)
+        return kept_encoder(self, trained(self, context)).to(context.device)
+
+
+def summed(*broken: dict[str, int]) -> dict[str, int]:
+    """The broken files of several splits, as one metric; none where no split lies as files."""
+    return {name: sum(one.get(name, 0) for one in broken) for name in {n for one in broken for n in one}}
 
 
 @register_recipe
@@ -59,8 +65,8 @@ class NearestRecipe(Evaluation):
     def run(self, context: Context) -> Result:
         from effbook.evaluate.neighbours import knn_accuracy
 
-        x, y, x_test, y_test = self.embedded(context)
-        return Result(metrics={f"nn{k}": knn_accuracy(x, y, x_test, y_test, k=k) for k in (1, 20)})
+        found, _, broken = self.embedded(context)
+        return Result(metrics={f"nn{k}": knn_accuracy(*found, k=k) for k in (1, 20)} | broken)
 
 
 @register_recipe
@@ -79,12 +85,12 @@ class LinearRecipe(Evaluation):
         from effbook.evaluate.few import few_labels
         from effbook.evaluate.linear import LinearSettings, linear_evaluation
 
-        x, y, x_test, y_test = self.embedded(context)
+        (x, y, *tested), classes, broken = self.embedded(context)
         if self.share < 1:
             chosen = few_labels(y, self.share, seed=self.seed)
             x, y = x[chosen], y[chosen]
-        found = linear_evaluation(x, y, x_test, y_test, settings=LinearSettings(seed=self.seed))
-        return Result(metrics={"top1": found.top1, "top5": found.top5})
+        found = linear_evaluation(x, y, *tested, settings=LinearSettings(seed=self.seed), classes=classes)
+        return Result(metrics={"top1": found.top1, "top5": found.top5} | broken)
 
 
 @register_recipe
@@ -107,11 +113,11 @@ class FinetuneRecipe(Evaluation):
         return super().probe() | {"tuning_epochs": min(self.tuning_epochs, 2)}
 
     def run(self, context: Context) -> Result:
-        from effbook.cmsf.augment import augment, weak
+        from effbook.cmsf.augment import weak
         from effbook.cmsf.pseudo import FinetuneSettings, finetune
         from effbook.cmsf.seeds import generator
-        from effbook.evaluate.vision import accuracy, features
-        from effbook.experiments.cmsf.inputs import normalised, split, train_split
+        from effbook.evaluate.vision import accuracy
+        from effbook.experiments.cmsf.images import features_of, normalised, seen, split, train_split
         from effbook.experiments.cmsf.labels import shown
 
         encoder, train = self.encoder_of(context), train_split(self)
@@ -126,18 +132,19 @@ class FinetuneRecipe(Evaluation):
             classes=len(train.classes),
             settings=settings,
             generator=draw,
-            training=lambda i: normalised(augment(train.pixels[i], view, generator=draw)).to(context.device),
-            plain=lambda i: normalised(train.pixels[i]).to(context.device),
+            training=lambda i: seen(train.at(i), draw, view=view).to(context.device),
+            plain=lambda i: normalised(train.whole(i)).to(context.device),
         )
         test = split(self, self.dataset, "test", wanted=self.test_images, seed=0)
-        logits = features(network, test.pixels, 256, transform=normalised)
+        logits, y_test = features_of(network, test)
         guessed = (labels >= 0) & ~known
         right = 100.0 * (labels == train.labels)[guessed].double().mean().item() if guessed.any() else None
         return Result(
             metrics={
-                "top1": accuracy(logits, test.labels),
+                "top1": accuracy(logits, y_test),
                 "guessed_share": 100.0 * guessed.double().mean().item(),
                 "guessed_right": right,
+                **summed(train.broken, test.broken),
             },
             notes={} if guessed.any() else {"guessed_right": "no pseudo-label was confident enough"},
         )
@@ -163,7 +170,8 @@ class TransferRecipe(Evaluation):
     def run(self, context: Context) -> Result:
         from effbook.data.transfer import TRANSFER_SETS, TransferSet, hold_out
         from effbook.evaluate.transfer import TransferSettings, transfer_evaluation
-        from effbook.experiments.cmsf.inputs import embed, split
+        from effbook.experiments.cmsf.images import split
+        from effbook.experiments.cmsf.inputs import embed
 
         encoder = self.encoder_of(context)
         train = split(self, self.target, "train", wanted=self.target_images, seed=self.seed)
@@ -171,18 +179,21 @@ class TransferRecipe(Evaluation):
         rule = TRANSFER_SETS.get(self.target) or TransferSet(
             manifest=self.target, classes=len(train.classes), train=0, val=0, test=0, measure="top-1", val_percent=20
         )
-        x = embed(self, context, encoder, train, of=f"{self.target} train {self.target_images} {self.seed}")
-        x_test = embed(self, context, encoder, test, of=f"{self.target} test {self.test_images}")
-        if rule.val_a_class or rule.val_percent:
-            own, held = hold_out(train.labels.numpy(), rule, seed=self.seed)
-            pairs = (x[own], train.labels[own]), (x[held], train.labels[held])
+        if self.target_images is not None and rule.val_a_class:  # of a part of the images a part, too
+            rule = replace(rule, val_a_class=0, val_percent=20)
+        (x, y), tested = embed(self, context, encoder, train), embed(self, context, encoder, test)
+        broken = [train.broken, test.broken]
+        if rule.val_percent or rule.val_a_class:
+            own, held = hold_out(y.numpy(), rule, seed=self.seed)
+            pairs = (x[own], y[own]), (x[held], y[held])
         else:
             val = split(self, self.target, "val", wanted=None, seed=0)
-            pairs = (x, train.labels), (embed(self, context, encoder, val, of=f"{self.target} val"), val.labels)
+            pairs = (x, y), embed(self, context, encoder, val)
+            broken.append(val.broken)
         measure = "top1" if rule.measure == "top-1" else "mean"
         settings = TransferSettings(trials=self.trials, measure=measure, seed=self.seed)
-        found = transfer_evaluation(*pairs, (x_test, test.labels), settings=settings, classes=len(train.classes))
-        return Result(metrics={"accuracy": found.score})
+        found = transfer_evaluation(*pairs, tested, settings=settings, classes=len(train.classes))
+        return Result(metrics={"accuracy": found.score} | summed(*broken))
 
 
 @register_recipe
@@ -210,11 +221,19 @@ class TransferMeanRecipe(Evaluation):
     def depends(self) -> tuple[Recipe, ...]:
         return self.each()
 
+    def validate(self) -> None:
+        super().validate()
+        if not self.targets:
+            raise EffbookError("no data set has no mean", "name at least one of targets")
+
     def cost(self) -> Cost:
         return Cost(seconds=1)
 
+    def shares(self) -> tuple[Shared, ...]:
+        return ()
+
     def probe(self) -> dict[str, object]:
-        return super().probe() | replace(self.each()[0]).probe()
+        return super().probe() | self.each()[0].probe()
 
     def run(self, context: Context) -> Result:
         found = [context.record_of(one).metrics["accuracy"] for one in self.each()]

@@ -1,7 +1,6 @@
-"""What a training and its evaluations read: a subset of a data set, its labels as the method sees them, its encoder."""
+"""What a training and its evaluations read and train: views, encoders, and features of a packaged network."""
 
 import dataclasses
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -10,63 +9,24 @@ from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 from torch.utils.data import TensorDataset
 
-from effbook.backbones import IMAGE_MEAN, IMAGE_STD
 from effbook.backbones.convnets import mobilenet_v2, resnet, small_resnet
-from effbook.cmsf.augment import View, augment, standard, strong, weak
+from effbook.cmsf.augment import augment, standard, strong, weak
 from effbook.cmsf.heads import mlp
 from effbook.cmsf.seeds import generator
 from effbook.cmsf.views import Views
-from effbook.data import load_images
 from effbook.evaluate.vision import features
-from effbook.experiments.cmsf.training import Training
-from effbook.experiments.shared.draws import subset
+from effbook.experiments.cmsf.images import Split, features_of, normalised, seen, train_split, with_labels
+from effbook.experiments.cmsf.settings import FEATURES, Training
 from effbook.runs.recipe import Context
 
 SMALL = {"small": ((16, 32, 64, 128), 1), "small-half": ((8, 16, 32, 64), 1), "small-deep": ((16, 32, 64, 128), 2)}
 WIDTH = 512  # of the MLP on features, in both layers
 FEATURE_PX = 64
+LOOKED_AT = 10_000  # images at once
 
 
-@dataclass(frozen=True, kw_only=True)
-class Split:
-    """Images of one split: `pixels` uint8 [N, 3, H, W], `labels` [N] as they are, `classes` their names."""
-
-    pixels: Tensor
-    labels: Tensor
-    classes: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-def split(recipe: Training, dataset: str, name: str, *, wanted: int | None, seed: int) -> Split:
-    """A split of a data set at the recipe's size of images, or `wanted` of its images, drawn from the seed."""
-    found = load_images(dataset, name, image_px=recipe.image_px)
-    chosen = subset(len(found), wanted and min(wanted, len(found)), seed=seed)
-    images = torch.from_numpy(found.images[chosen])
-    images = images[..., None].expand(-1, -1, -1, 3) if images.ndim == 3 else images
-    pixels = images.permute(0, 3, 1, 2).contiguous()
-    if pixels.shape[-1] != recipe.image_px:
-        size = (recipe.image_px, recipe.image_px)
-        x = nn.functional.interpolate(pixels.float(), size, mode="bilinear", antialias=True)
-        pixels = x.round().clamp(0, 255).to(torch.uint8)
-    return Split(pixels=pixels, labels=torch.from_numpy(found.labels[chosen]), classes=found.classes)
-
-
-def train_split(recipe: Training) -> Split:
-    """What the method trains on: the seed draws the images, where they are not all."""
-    return split(recipe, recipe.dataset, "train", wanted=recipe.train_images, seed=recipe.seed)
-
-
-def normalised(pixels: Tensor) -> Tensor:
-    """[B, 3, H, W], uint8 or in 0..1, less ImageNet's mean, over its deviation."""
-    x = pixels / 255 if pixels.dtype == torch.uint8 else pixels
-    mean, deviation = (x.new_tensor(values)[:, None, None] for values in (IMAGE_MEAN, IMAGE_STD))
-    return ((x - mean) / deviation).contiguous(memory_format=torch.channels_last)
-
-
-def training_views(recipe: Training, pixels: Tensor, labels: Tensor) -> Views:
-    """The batches that the method sees."""
+def training_views(recipe: Training, images: Split, labels: Tensor) -> Views:
+    """The batches that the method sees, with the labels [N] that it is shown."""
     size_px = recipe.image_px
     blurred = strong(size_px, blur_px=(0.1, max(0.2, 2.0 * size_px / 224)))  # 2 px are of 224
     online, target = {
@@ -75,50 +35,54 @@ def training_views(recipe: Training, pixels: Tensor, labels: Tensor) -> Views:
         "standard": (standard(size_px), standard(size_px)),
     }[recipe.augmentation]
     crop = dataclasses.replace(online, size_px=recipe.crop_px, scale=recipe.crop_scale)
-    third = partial(_seen, view=target) if recipe.third_view else None
     return Views(
-        TensorDataset(pixels, labels),
-        strong=partial(_seen, view=online),
-        weak=partial(_seen, view=target),
-        crops=[partial(_seen, view=crop)] * recipe.crops,
-        extra=third,
+        with_labels(images, labels),
+        strong=partial(seen, view=online),
+        weak=partial(seen, view=target),
+        crops=[partial(seen, view=crop)] * recipe.crops,
+        extra=partial(seen, view=target) if recipe.third_view else None,
         seed=recipe.seed,
+        workers=images.workers,
     )
 
 
-def _seen(pixels: Tensor, draw: Generator, *, view: View) -> Tensor:
-    return normalised(augment(pixels, view, generator=draw))
+def new_encoder(recipe: Training, images: Split | None = None) -> nn.Module:
+    """The encoder before training, [B, ...] to [B, num_features].
 
-
-def new_encoder(recipe: Training, pixels: Tensor) -> nn.Module:
-    """The encoder before training, [B, ...] to [B, num_features]; a whitening stem takes its filters from `pixels`."""
+    A whitening stem takes its filters from the images; without them it has noise for filters, to be replaced.
+    """
+    size_px = recipe.image_px
     if recipe.features_of:
         encoder = mlp(_of(recipe).num_features, WIDTH, WIDTH, seed=recipe.seed)
         encoder.num_features = WIDTH
         return encoder
     if recipe.encoder == "pixels":
         encoder = nn.Flatten()
-        encoder.num_features = pixels[0].numel()
+        encoder.num_features = 3 * size_px**2
         return encoder
     if recipe.encoder in SMALL:
         widths, blocks = SMALL[recipe.encoder]
-        return small_resnet(normalised(pixels), widths=widths, blocks=blocks, seed=recipe.seed)
-    return resnet(recipe.encoder, small_images=recipe.image_px <= 64, seed=recipe.seed)
+        if images is None:
+            looked_at = torch.rand(2, 3, size_px, size_px, generator=generator(0))
+        else:
+            looked_at = normalised(images.whole(torch.arange(min(len(images), LOOKED_AT))))
+        return small_resnet(looked_at, widths=widths, blocks=blocks, seed=recipe.seed)
+    return resnet(recipe.encoder, small_images=size_px <= 64, seed=recipe.seed)
 
 
 def kept_encoder(recipe: Training, folder: Path) -> nn.Module:
     """The encoder that a training left in its folder."""
-    some = torch.rand(2, 3, recipe.image_px, recipe.image_px)  # for the stem's shape; all values are replaced
-    encoder = new_encoder(recipe, some)
+    encoder = new_encoder(recipe)
     encoder.load_state_dict(load_file(folder / "encoder.safetensors"))
     return encoder.eval()
 
 
-def embed(recipe: Training, context: Context, encoder: nn.Module, images: Split, *, of: str) -> Tensor:
-    """Features [N, D] of whole images, unaltered, on the CPU; `of` names the images, for what is kept of them."""
+def embed(recipe: Training, context: Context, encoder: nn.Module, images: Split) -> tuple[Tensor, Tensor]:
+    """Features [n, D] and labels [n] of whole images, unaltered, on the CPU; broken files are left out."""
     if not recipe.features_of:
-        return features(encoder, images.pixels, 256, transform=normalised)
-    return features(encoder, plain_features(recipe, context, images, of=of), 256)
+        return features_of(encoder, images)
+    x, y = plain_features(recipe, context, images)
+    return features(encoder, x, 256), y
 
 
 # ------------------------------------------------------------------------------- features of a packaged network
@@ -129,32 +93,35 @@ def _of(recipe: Training) -> nn.Module:
 
 
 def feature_views(recipe: Training, context: Context) -> Tensor:
-    """Features [N, V, D] of V strongly augmented views of each training image."""
+    """Features [N, V, D] of V strongly augmented views of each training image, on the CPU."""
 
     def make(folder: Path) -> None:
-        network, pixels = _of(recipe), train_split(recipe).pixels
+        network, images = _of(recipe).to(context.device), train_split(recipe)
         view = strong(recipe.image_px, scale=(0.2, 1.0))
-        seen = [augment(pixels, view, generator=generator(recipe.seed, place)) for place in range(recipe.views)]
-        made = [features(network, (x * 255).round().to(torch.uint8), transform=_enlarged) for x in seen]
+        made = []
+        for place in range(recipe.views):
+            draw = generator(recipe.seed, place)
+            parts = (images.whole(index) for index in torch.arange(len(images)).split(LOOKED_AT))
+            pixels = ((augment(part, view, generator=draw) * 255).round().to(torch.uint8) for part in parts)
+            made.append(torch.cat([features(network, x, transform=_enlarged) for x in pixels]))
         save_file({"features": torch.stack(made, dim=1)}, folder / "features.safetensors")
 
-    own = ("dataset", "train_images", "image_px", "features_of", "views", "seed")
-    parts = {name: getattr(recipe, name) for name in own} | {"data": recipe.digests}
-    folder = context.cached("cmsf-features", parts, recipe.training(), make)
+    folder = context.cached(FEATURES, recipe.view_parts(), recipe.training(), make)
     return load_file(folder / "features.safetensors")["features"]
 
 
-def plain_features(recipe: Training, context: Context, images: Split, *, of: str) -> Tensor:
-    """Features [N, D] of whole images by the packaged network."""
+def plain_features(recipe: Training, context: Context, images: Split) -> tuple[Tensor, Tensor]:
+    """Features [n, D] of whole images by the packaged network, and their labels [n]."""
 
     def make(folder: Path) -> None:
-        save_file(
-            {"features": features(_of(recipe), images.pixels, transform=_enlarged)}, folder / "features.safetensors"
-        )
+        x, y = features_of(_of(recipe).to(context.device), images, transform=_enlarged)
+        save_file({"features": x, "labels": y}, folder / "features.safetensors")
 
-    parts = {"of": of, "image_px": recipe.image_px, "features_of": recipe.features_of, "data": recipe.digests}
-    folder = context.cached("cmsf-features", parts, recipe.training(), make)
-    return load_file(folder / "features.safetensors")["features"]
+    digests = {name: recipe.digests[name] for name in (images.drawn[0], recipe.features_of)}
+    own = {"drawn": list(images.drawn), "image_px": recipe.image_px, "features_of": recipe.features_of}
+    folder = context.cached(FEATURES, own | {"data": digests}, recipe.training(), make)
+    kept = load_file(folder / "features.safetensors")
+    return kept["features"], kept["labels"]
 
 
 def _enlarged(pixels: Tensor) -> Tensor:

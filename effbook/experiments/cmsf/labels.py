@@ -1,17 +1,26 @@
 """The labels that a method sees: fine or coarse, some of them wrong, most of them missing or guessed."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from effbook.cmsf.noise import coarsen, corrupt
-from effbook.cmsf.pseudo import ClassifierSettings, FeatureCache, fit_classifier, new_head, predict
+from effbook.cmsf.pseudo import (
+    ClassifierSettings,
+    FeatureCache,
+    NearestNeighbours,
+    fit_classifier,
+    new_head,
+    predict,
+)
 from effbook.cmsf.seeds import generator
 from effbook.cmsf.step import Batch, MeanShift
 from effbook.cmsf.train import Moment
 from effbook.data.coarse import coarse_parents
 from effbook.evaluate.few import few_labels
-from effbook.experiments.cmsf.inputs import Split, normalised
-from effbook.experiments.cmsf.training import SELF, Training
+from effbook.experiments.cmsf.images import Split, normalised
+from effbook.experiments.cmsf.settings import SELF, Training
 
 
 def shown_labels(recipe: Training, images: Split) -> Tensor:
@@ -21,8 +30,15 @@ def shown_labels(recipe: Training, images: Split) -> Tensor:
         return torch.full_like(labels, -1)
     if recipe.labels == "coarse":
         labels = coarsen(labels, coarse_parents(recipe.dataset, images.classes))
-    labels = corrupt(labels, recipe.noise, classes=int(labels.max()) + 1, seed=recipe.seed)
+    labels = corrupt(labels, recipe.noise, classes=class_count(recipe, images), seed=recipe.seed)
     return labels.where(shown(images.labels, recipe.labelled, seed=recipe.seed), -1)
+
+
+def class_count(recipe: Training, images: Split) -> int:
+    """How many classes the method is told of, whether or not each has an image."""
+    if recipe.labels == "coarse":
+        return max(coarse_parents(recipe.dataset, images.classes)) + 1
+    return len(images.classes)
 
 
 def shown(labels: Tensor, share: float, *, seed: int) -> Tensor:
@@ -36,11 +52,12 @@ class PseudoLabels(nn.Module):
     """What `MeanShift` asks for labels: the true ones, and what a classifier on the labelled images' features guesses.
 
     The classifier is trained anew in the middle and at the end of each epoch. `labels` [N] are -1 where unknown.
+    `whole(index)` gives images as they are, uint8.
     """
 
-    def __init__(self, recipe: Training, method: MeanShift, labels: Tensor, classes: int, pixels: Tensor) -> None:
+    def __init__(self, recipe: Training, method: MeanShift, labels: Tensor, classes: int, whole: Callable) -> None:
         super().__init__()
-        self.recipe, self.classes, self.pixels, self.rounds = recipe, classes, pixels, 0
+        self.recipe, self.classes, self.whole, self.rounds = recipe, classes, whole, 0
         self.settings = ClassifierSettings(kind=recipe.classifier)
         self.networks = [method.networks]  # in a list, so that it is not a part of this module
         self.cache = FeatureCache(labels, dim=method.bank.embeddings.shape[1])
@@ -88,7 +105,7 @@ class PseudoLabels(nn.Module):
     @torch.no_grad()
     def _embed(self, index: Tensor) -> Tensor:
         device = self.cache.features.device
-        return self.networks[0].target(normalised(self.pixels[index.cpu()]).to(device))
+        return self.networks[0].target(normalised(self.whole(index.cpu()).to(device)))
 
     def get_extra_state(self) -> dict:
         """The classifier, which is made anew again and again, and how often it was."""
@@ -98,12 +115,13 @@ class PseudoLabels(nn.Module):
         self.rounds = state["rounds"]
         if state["classifier"] is None:
             return
-        draw, dim = generator(0), self.cache.features.shape[1]
+        kept = state["classifier"]
         if self.settings.kind == "knn":
-            features, labels = self.cache.known()
-            self.classifier = fit_classifier(
-                features, labels, classes=self.classes, settings=self.settings, generator=draw
+            made = NearestNeighbours(
+                kept["bank"], kept["votes"].argmax(1), classes=self.classes, k=self.settings.neighbours
             )
-            return
-        self.classifier = new_head(self.settings.kind, dim, self.classes, hidden=self.settings.hidden, generator=draw)
-        self.classifier.to(self.cache.features).load_state_dict(state["classifier"])
+        else:
+            dim, hidden = self.cache.features.shape[1], self.settings.hidden
+            made = new_head(self.settings.kind, dim, self.classes, hidden=hidden, generator=generator(0))
+        made.load_state_dict(kept)
+        self.classifier = made.to(self.cache.features.device).eval()

@@ -26,32 +26,34 @@ from effbook.cmsf.networks import Networks
 from effbook.cmsf.step import MeanShift
 from effbook.cmsf.train import Method, Moment, train
 from effbook.cmsf.views import Views
-from effbook.experiments.cmsf.inputs import (
-    Split,
-    feature_views,
-    new_encoder,
-    train_split,
-    training_views,
-    views_of_features,
-)
-from effbook.experiments.cmsf.labels import PseudoLabels, shown_labels
+from effbook.experiments.cmsf.images import Split, train_split
+from effbook.experiments.cmsf.inputs import feature_views, new_encoder, training_views, views_of_features
+from effbook.experiments.cmsf.labels import PseudoLabels, class_count, shown_labels
 from effbook.experiments.cmsf.rivals import rival
-from effbook.experiments.cmsf.training import MOMENTS, Training
+from effbook.experiments.cmsf.settings import TRAINED, Training
 from effbook.experiments.shared.training import trainable
 from effbook.runs.recipe import Context
 
 LOOKS = 8  # steps of each epoch at which neighbours are looked at
 BINS = 100
+MOMENTS = {"early": 0.25, "middle": 0.5, "end": 1.0}  # of the training
+
+
+def trained(recipe: Training, context: Context) -> Path:
+    """The folder of the trained encoder and its history; trained now if it is not kept."""
+    own = recipe.training()
+    return context.cached(TRAINED, recipe.parts(), own, lambda folder: learn(own, context, folder))
 
 
 def learn(recipe: Training, context: Context, folder: Path) -> None:
     """Train, and write `encoder.safetensors` and `history.json` into the folder."""
     device = torch.device(context.device)
     images = train_split(recipe)
-    encoder = new_encoder(recipe, images.pixels).to(device)
+    encoder = new_encoder(recipe, images).to(device)
     history = {"epochs": [], "step_ms": None, "days": None, "trainable": trainable(encoder), "ranks": {}}
     if recipe.method != "none":
         history = _train(recipe, context, images, encoder)
+    history["broken"] = images.broken
     save_file({name: t.contiguous() for name, t in encoder.state_dict().items()}, folder / "encoder.safetensors")
     (folder / "history.json").write_text(json.dumps(history), encoding="utf-8")
 
@@ -59,7 +61,7 @@ def learn(recipe: Training, context: Context, folder: Path) -> None:
 def _train(recipe: Training, context: Context, images: Split, encoder: nn.Module) -> dict:
     labels = shown_labels(recipe, images)  # [N], -1 where the method sees none
     data = _views(recipe, context, images, labels)
-    method = make_method(recipe, encoder, data, labels, classes=int(labels.max()) + 1, pixels=images.pixels)
+    method = make_method(recipe, encoder, data, labels, images)
     settings = TrainSettings(
         epochs=recipe.epochs,
         batch=recipe.batch_size,
@@ -98,24 +100,21 @@ def _train(recipe: Training, context: Context, images: Split, encoder: nn.Module
 
 def _views(recipe: Training, context: Context, images: Split, labels: Tensor) -> Views:
     if not recipe.features_of:
-        return training_views(recipe, images.pixels, labels)
+        return training_views(recipe, images, labels)
     return views_of_features(feature_views(recipe, context), labels, seed=recipe.seed)
 
 
 def _drops(recipe: Training) -> tuple[int, ...]:
-    """Every third of the training, as torchvision's 90 epochs have it."""
-    return tuple(recipe.epochs * i // 3 for i in (1, 2)) if recipe.schedule == "steps" else ()
+    """Every third of the training, as torchvision's 90 epochs have it; a short training has fewer."""
+    return tuple(sorted({max(1, recipe.epochs * i // 3) for i in (1, 2)})) if recipe.schedule == "steps" else ()
 
 
-def make_method(
-    recipe: Training, encoder: nn.Module, data: Views, labels: Tensor, *, classes: int, pixels: Tensor
-) -> Method:
+def make_method(recipe: Training, encoder: nn.Module, data: Views, labels: Tensor, images: Split) -> Method:
     """The method that trains the encoder: mean shift with the recipe's constraint, or a rival."""
-    constraint = constraint_of(recipe)
+    constraint, classes = constraint_of(recipe), class_count(recipe, images)
     if constraint is None:
-        return rival(
-            recipe, encoder, labels=labels, classes=classes, seen=lambda i, draw: data.online[0](pixels[i], draw)
-        )
+        at = images.at if not recipe.features_of else data.dataset.tensors[0].__getitem__
+        return rival(recipe, encoder, labels=labels, classes=classes, seen=lambda i, draw: data.online[0](at(i), draw))
     settings = MeanShiftSettings(
         k=recipe.k or 1,
         bank_size=recipe.bank,
@@ -127,7 +126,7 @@ def make_method(
     networks = Networks(encoder, encoder.num_features, seed=recipe.seed)
     method = MeanShift(networks, constraint, settings, images=len(data))
     if recipe.method == "cmsf-semi" and recipe.classifier != "none":
-        method.relabel = PseudoLabels(recipe, method, labels, classes, pixels)
+        method.relabel = PseudoLabels(recipe, method, labels, classes, images.whole).to(networks.device)
     return method
 
 

@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from pydantic import PositiveInt
 
-from effbook.experiments.cmsf.training import Training
+from effbook.errors import EffbookError
+from effbook.experiments.cmsf.settings import Training
 from effbook.runs.recipe import Context, Cost, Result, register_recipe
 
 
@@ -26,15 +27,17 @@ class OverheadRecipe(Training):
 
     steps: PositiveInt = 200
 
+    def validate(self) -> None:
+        super().validate()
+        if self.method not in ("msf", "cmsf-self", "cmsf-sup", "cmsf-semi") or self.features_of:
+            raise EffbookError(f"{self.method} has no search on images to be timed", "choose a mean shift")
+
     def cost(self) -> Cost:
         own = super().cost()
         return Cost(seconds=10 + 2 * self.steps * self.batch_size / 500, gpu_bytes=own.gpu_bytes)
 
     def shares(self) -> tuple:
         return ()
-
-    def modules(self) -> tuple[str, ...]:
-        return (__name__, *super().modules())
 
     def probe(self) -> dict[str, object]:
         return {"steps": 2, "train_images": min(self.train_images or 512, 512)}
@@ -48,7 +51,7 @@ class OverheadRecipe(Training):
         durations_ms: list[list[float]] = [[], []]
         for step in range(self.steps):
             for place in (0, 1) if step % 2 else (1, 0):
-                durations_ms[place].append(sides[place].step(step))
+                durations_ms[place].append(sides[place].step())
         own, other = (statistics.median(one) for one in durations_ms)
         return Result(metrics={"overhead": 100.0 * (own / other - 1), "step_ms": own, "compared_step_ms": other})
 
@@ -59,15 +62,16 @@ class _Side:
     def __init__(self, recipe: Training, device) -> None:
         import torch
 
-        from effbook.experiments.cmsf.inputs import new_encoder, train_split, training_views
+        from effbook.experiments.cmsf.images import train_split
+        from effbook.experiments.cmsf.inputs import new_encoder, training_views
         from effbook.experiments.cmsf.learning import make_method
 
         images = train_split(recipe)
         labels = torch.full_like(images.labels, -1)
         self.recipe, self.device = recipe, device
-        self.data = training_views(recipe, images.pixels, labels)
-        encoder = new_encoder(recipe, images.pixels).to(device)
-        self.method = make_method(recipe, encoder, self.data, labels, classes=1, pixels=images.pixels)
+        data = training_views(recipe, images, labels)
+        encoder = new_encoder(recipe, images).to(device)
+        self.method = make_method(recipe, encoder, data, labels, images)
         bank, draw = self.method.bank, torch.Generator().manual_seed(recipe.seed)
         bank.index.copy_(torch.randint(len(images), (len(bank),), generator=draw))
         bank.filled = len(bank)
@@ -75,15 +79,13 @@ class _Side:
             bank.known[:] = True
         if self.method.cache is not None:
             self.method.cache.known[:] = True
+        order = torch.arange(recipe.steps * recipe.batch_size) % len(images)
+        self.batches = iter(data.batches(order.split(recipe.batch_size), epoch=0))
         self.sgd = torch.optim.SGD(self.method.trained(), recipe.learning_rate, momentum=0.9)
 
-    def step(self, number: int) -> float:
+    def step(self) -> float:
         """Milliseconds of one step; making the views is not counted."""
-        import torch
-
-        images, size = len(self.data), self.recipe.batch_size
-        index = (torch.arange(size) + number * size) % images
-        batch = next(iter(self.data.batches([index], epoch=0))).to(self.device)
+        batch = next(self.batches).to(self.device)
         start = self._clock()
         loss = self.method.loss(batch)
         self.sgd.zero_grad(set_to_none=True)

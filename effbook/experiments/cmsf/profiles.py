@@ -6,7 +6,7 @@ with all labels train a small MLP on features of a packaged MobileNet-V2, since 
 
 from typing import Any
 
-from effbook.experiments.cmsf.training import SELF
+from effbook.experiments.cmsf.settings import SELF
 from effbook.experiments.shared.profiles import SKIP, Table, scaled_by
 from effbook.runs.profiles import register_profiles
 
@@ -38,7 +38,7 @@ TRAINING = {
         "epochs": 2,
         "batch_size": 16,
         "warmup_epochs": lambda r: min(r.warmup_epochs, 1),
-        "labelled": lambda r: 1.0 if r.labelled == 1 else 0.2,
+        "labelled": lambda r: 1.0 if r.labelled == 1 else 0.25,
         "crops": lambda r: min(r.crops, 1),
         "crop_px": 16,
         "support": 20,
@@ -98,9 +98,13 @@ TABLE: dict[str, Table] = {
     "cmsf-nearest": EVALUATION,
     "cmsf-linear": _with(smoke={"share": lambda r: max(r.share, 0.2)}),  # a class has ten images there
     "cmsf-finetune": _with(smoke={"tuning_epochs": 2, "share": 0.2}),
-    "cmsf-transfer": _with(smoke={"target": "digits", "trials": 2}, mini=SINGLE | FEW, lab=SINGLE),
+    "cmsf-transfer": _with(
+        smoke={"target": "digits", "trials": 2, "target_images": 300}, mini=SINGLE | FEW, lab=SINGLE
+    ),
     "cmsf-transfer-mean": _with(
-        smoke={"targets": ("digits",), "trials": 2}, mini={"targets": PACKAGED} | FEW, lab={"targets": PACKAGED}
+        smoke={"targets": ("digits",), "trials": 2, "target_images": 300},
+        mini={"targets": PACKAGED} | FEW,
+        lab={"targets": PACKAGED},
     ),
 }
 

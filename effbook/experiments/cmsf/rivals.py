@@ -11,7 +11,7 @@ from effbook.cmsf.networks import Networks
 from effbook.cmsf.paws import PAWSSettings, draw_support, paws
 from effbook.cmsf.seeds import generator
 from effbook.cmsf.step import Batch
-from effbook.experiments.cmsf.training import Training
+from effbook.experiments.cmsf.settings import Training
 
 PER_CLASS = 2  # support images of a class, as in Table 2.6's row
 
@@ -90,8 +90,8 @@ class PAWS(nn.Module):
     def loss(self, batch: Batch) -> Tensor:
         draw = generator(self.recipe.seed, 3, self.steps)
         self.steps += 1
-        known = int(self.labels.max()) + 1
-        classes = min(known, self.recipe.support // PER_CLASS)
+        enough = int((self.labels[self.labels >= 0].bincount() >= PER_CLASS).sum())
+        classes = max(1, min(enough, self.recipe.support // PER_CLASS))
         chosen = draw_support(self.labels, classes=classes, per_class=self.recipe.support // classes, generator=draw)
         images = self.seen[0](chosen, draw).to(batch.weak.device)
         views = [self.head(self.encoder(x)) for x in (*batch.strong, batch.weak)]
