@@ -159,6 +159,7 @@ class TransferRecipe(Evaluation):
 
     target: str = "food101"
     trials: PositiveInt = 200
+    iterations: tuple[PositiveInt, PositiveInt] = (1, 1000)  # the range that is searched
     target_images: PositiveInt | None = None  # of the target's training set; None: all
 
     def datasets(self) -> tuple[str, ...]:
@@ -191,7 +192,7 @@ class TransferRecipe(Evaluation):
             pairs = (x, y), embed(self, context, encoder, val)
             broken.append(val.broken)
         measure = "top1" if rule.measure == "top-1" else "mean"
-        settings = TransferSettings(trials=self.trials, measure=measure, seed=self.seed)
+        settings = TransferSettings(trials=self.trials, iterations=self.iterations, measure=measure, seed=self.seed)
         found = transfer_evaluation(*pairs, tested, settings=settings, classes=len(train.classes))
         return Result(metrics={"accuracy": found.score} | summed(*broken))
 
@@ -208,6 +209,7 @@ class TransferMeanRecipe(Evaluation):
         "flowers102",
     )  # fmt: skip
     trials: PositiveInt = 200
+    iterations: tuple[PositiveInt, PositiveInt] = (1, 1000)  # the range that is searched
     target_images: PositiveInt | None = None
 
     def datasets(self) -> tuple[str, ...]:

@@ -87,7 +87,7 @@ def _with(**changes: dict[str, Any]) -> Table:
 # Of the ten data sets CIFAR-10 alone is in a package, and there the networks were trained. These stand in for all ten.
 PACKAGED = ("mnist", "fashion-mnist", "digits")
 SINGLE = {"target": lambda r: r.target if r.target in PACKAGED else SKIP}
-FEW = {"trials": 12, "target_images": 1_500}
+FEW = {"trials": 12, "iterations": (1, 20), "target_images": 1_500}
 TABLE: dict[str, Table] = {
     "cmsf-train": TRAINING,
     "cmsf-overhead": {
@@ -99,10 +99,12 @@ TABLE: dict[str, Table] = {
     "cmsf-linear": _with(smoke={"share": lambda r: max(r.share, 0.2)}),  # a class has ten images there
     "cmsf-finetune": _with(smoke={"tuning_epochs": 2, "share": 0.2}),
     "cmsf-transfer": _with(
-        smoke={"target": "digits", "trials": 2, "target_images": 300}, mini=SINGLE | FEW, lab=SINGLE
+        smoke={"target": "digits", "trials": 2, "iterations": (1, 5), "target_images": 300},
+        mini=SINGLE | FEW,
+        lab=SINGLE,
     ),
     "cmsf-transfer-mean": _with(
-        smoke={"targets": ("digits",), "trials": 2, "target_images": 300},
+        smoke={"targets": ("digits",), "trials": 2, "iterations": (1, 5), "target_images": 300},
         mini={"targets": PACKAGED} | FEW,
         lab={"targets": PACKAGED},
     ),

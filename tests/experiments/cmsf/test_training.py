@@ -206,7 +206,8 @@ def test_every_row_of_the_exhibits_makes_a_recipe_that_a_probe_caps(profile):
         try:
             scaled = scale(recipe, profile)
         except NotInProfileError:
-            assert recipe.name == "cmsf-transfer" and profile in ("mini", "lab")
+            assert recipe.name == "cmsf-transfer"
+            assert profile in ("mini", "lab")
             continue
         capped = dataclasses.replace(scaled, **scaled.probe())
         assert capped.epochs <= 2
