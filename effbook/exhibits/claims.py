@@ -115,11 +115,12 @@ def judge(
             seen[name] = measured(name, profile, look)
         return seen[name]
 
-    arithmetic = all(tables(c.exhibit).cell(c.row, c.column).exact for test in claim.tests for c in test.cells)
+    tests = claim.tests
+    arithmetic = all(tables(c.exhibit).cell(c.row, c.column).exact for test in tests for c in test.cells)
     if claim.paper_only and profile != "paper" and not arithmetic:
-        outcomes = tuple(Outcome(test=test, verdict="not run", why=PAPER_ONLY) for test in claim.tests)
+        outcomes = tuple(Outcome(test=test, verdict="not run", why=PAPER_ONLY) for test in tests)
     else:
-        outcomes = tuple(_decide(test, tables, profile) for test in claim.tests)
+        outcomes = tuple(_decide(test, tables, profile) for test in tests)
     return Judgement(
         claim=claim, profile=profile, verdict=_join(claim, outcomes), outcomes=outcomes, arithmetic=arithmetic
     )
