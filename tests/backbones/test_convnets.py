@@ -50,8 +50,7 @@ def test_a_small_resnet_is_drawn_from_its_seed_alone():
     x, before = pictures(), torch.get_rng_state()
     one, again, other = (small_resnet(x, widths=(4, 8), blocks=2, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
-    assert one(x[:5]).shape == (5, 8)
-    assert one.num_features == 8
+    assert one(x[:5]).shape == (5, one.num_features) == (5, 8)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), again.parameters(), strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
     assert "filters" not in dict(one.named_parameters())
@@ -60,8 +59,7 @@ def test_a_small_resnet_is_drawn_from_its_seed_alone():
 def test_a_resnet_for_small_images_keeps_their_size_at_the_beginning():
     model = resnet("resnet18", small_images=True)
     assert model.conv1.stride == (1, 1)
-    assert model(torch.zeros(2, 3, 16, 16)).shape == (2, 512)
-    assert model.num_features == 512
+    assert model(torch.zeros(2, 3, 16, 16)).shape == (2, model.num_features) == (2, 512)
     assert resnet("resnet18", channels=2).conv1.weight.shape == (64, 2, 7, 7)
 
 

@@ -61,7 +61,7 @@ class PseudoLabels(nn.Module):
         self.settings = ClassifierSettings(kind=recipe.classifier)
         self.networks = [method.networks]  # in a list, so that it is not a part of this module
         self.cache = FeatureCache(labels, dim=method.bank.embeddings.shape[1])
-        self.classifier: nn.Module | None = None
+        self.fitted: list[nn.Module] = []  # the classifier, not a part either: a new one has no place in a state yet
         self._guessed: list[tuple[Tensor, Tensor, Tensor]] = []  # index, label, whether confident
 
     def forward(self, batch: Batch, u: Tensor) -> Tensor:
@@ -75,6 +75,11 @@ class PseudoLabels(nn.Module):
         self._guessed.append((batch.index[batch.label < 0], guess[batch.label < 0], confident[batch.label < 0]))
         return torch.where(batch.label >= 0, batch.label, guess.where(confident, -1))
 
+    @property
+    def classifier(self) -> nn.Module | None:
+        """What guesses at present."""
+        return self.fitted[0] if self.fitted else None
+
     def after(self, moment: Moment) -> None:
         """Train the classifier, in the middle and at the end of an epoch (2.1.3.3)."""
         if moment.step not in (moment.steps // 2, moment.steps):
@@ -85,9 +90,9 @@ class PseudoLabels(nn.Module):
         if len(labels) >= 2:
             self.rounds += 1
             draw = generator(self.recipe.seed, self.rounds)
-            self.classifier = fit_classifier(
-                features, labels, classes=self.classes, settings=self.settings, generator=draw
-            )
+            self.fitted = [
+                fit_classifier(features, labels, classes=self.classes, settings=self.settings, generator=draw)
+            ]
 
     def scores(self, truth: Tensor) -> dict[str, float]:
         """Percentage of right guesses of this epoch, of all and of the confident ones, and how many were confident."""
@@ -124,4 +129,4 @@ class PseudoLabels(nn.Module):
             dim, hidden = self.cache.features.shape[1], self.settings.hidden
             made = new_head(self.settings.kind, dim, self.classes, hidden=hidden, generator=generator(0))
         made.load_state_dict(kept)
-        self.classifier = made.to(self.cache.features.device).eval()
+        self.fitted = [made.to(self.cache.features.device).eval()]

@@ -29,8 +29,8 @@ class OverheadRecipe(Training):
 
     def validate(self) -> None:
         super().validate()
-        if self.method not in ("msf", "cmsf-self", "cmsf-sup", "cmsf-semi") or self.features_of:
-            raise EffbookError(f"{self.method} has no search on images to be timed", "choose a mean shift")
+        if self.method not in ("byol", "msf", "cmsf-self", "cmsf-sup", "cmsf-semi") or self.features_of:
+            raise EffbookError(f"{self.method} is no mean shift on images", "choose a mean shift")
 
     def cost(self) -> Cost:
         own = super().cost()
