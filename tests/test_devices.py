@@ -1,6 +1,7 @@
 """Recipes' smokes on a stand-in for a graphics card, which refuses what CUDA refuses.
 
-CompGS's are not among them: what renders is numba on the CPU and gsplat on CUDA, and neither takes the stand-in.
+CompGS's are not among them: what renders is numba on the CPU and gsplat on CUDA, and neither takes the stand-in. Nor are
+CMSF's trainings yet: what they keep in the cache is told apart by device, and the stand-in is none that the engine knows.
 """
 
 import os
@@ -19,6 +20,8 @@ from effbook import experiments
 from effbook.exhibits.register import recipes_of_exhibit, register
 from effbook.runs.recipe import Context, Recipe
 
+TRAINED = ("cmsf-train", "cmsf-nearest", "cmsf-linear", "cmsf-finetune", "cmsf-transfer", "cmsf-transfer-mean")
+
 
 def kinds() -> dict[str, Recipe]:
     """The runs that the register has under smoke, one of those that differ in numbers only."""
@@ -26,6 +29,8 @@ def kinds() -> dict[str, Recipe]:
     found: dict[tuple, Recipe] = {}
     for one in register().values():
         for recipe in (r for r in recipes_of_exhibit(one, "smoke") if r.system != "compgs"):
+            if recipe.name in TRAINED:
+                continue
             told = (v if isinstance(v, str | bool) or v is None else type(v) for v in recipe.fields.values())
             found.setdefault((recipe.name, *told), recipe)
     return {f"{recipe.name}-{recipe.key}": recipe for recipe in found.values()}

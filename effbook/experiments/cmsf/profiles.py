@@ -41,7 +41,7 @@ TRAINING = {
         "labelled": lambda r: 1.0 if r.labelled == 1 else 0.25,
         "crops": lambda r: min(r.crops, 1),
         "crop_px": 16,
-        "support": 20,
+        "support": 10,
     },
     "mini": {
         "dataset": "cifar10",

@@ -24,7 +24,6 @@ class TrainRecipe(Training):
         history = json.loads((trained(self, context) / "history.json").read_text(encoding="utf-8"))
         epochs = history["epochs"]
         found = epochs[max(1, round(len(epochs) * MOMENTS[self.moment])) - 1] if epochs else {}
-        everywhere = [name for name in found if all(name in one for one in epochs)]
         return Result(
             metrics={
                 **found,
@@ -33,5 +32,8 @@ class TrainRecipe(Training):
                 "days": history["days"],
                 "trainable": history["trainable"],
             },
-            series={name: [one[name] for one in epochs] for name in everywhere} | history["ranks"],
+            series={  # without the first epochs where there was nothing to look at
+                **{name: [one[name] for one in epochs if name in one] for name in (epochs[-1] if epochs else {})},
+                **history["ranks"],
+            },
         )
