@@ -1,7 +1,7 @@
 """Recipes' smokes on a stand-in for a graphics card, which refuses what CUDA refuses.
 
-CompGS's are not among them: what renders is numba on the CPU and gsplat on CUDA, and neither takes the stand-in. Nor are
-CMSF's trainings yet: what they keep in the cache is told apart by device, and the stand-in is none that the engine knows.
+CompGS's are not among them: what renders is numba on the CPU and gsplat on CUDA, and neither takes the stand-in. Nor
+are CMSF's trainings yet: what they keep in the cache goes by device, and the stand-in is none that the engine knows.
 """
 
 import os
