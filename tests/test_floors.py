@@ -18,7 +18,7 @@ def _lint(folder, config):
 def test_no_import_points_to_a_higher_floor_and_there_is_no_circle():
     found = _lint(_ROOT, _ROOT / "pyproject.toml")
     assert found.returncode == 0, found.stdout + found.stderr
-    assert "6 kept, 0 broken" in found.stdout
+    assert "7 kept, 0 broken" in found.stdout
 
 
 def test_an_import_upwards_would_be_caught(tmp_path):
@@ -29,6 +29,7 @@ def test_an_import_upwards_would_be_caught(tmp_path):
         "experiments",
         *(f"experiments/{chapter}" for chapter in ("introduction", "cmsf", "compgs", "nola", "shared")),
         "runs",
+        "cmsf",
         "nola",
         "compgs",
         "gaussians",

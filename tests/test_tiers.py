@@ -15,12 +15,18 @@ PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text
 
 # Runs before the code of a test: what lies outside the tier cannot be found.
 REFUSING = """
-import importlib.abc, sys
-class Refuse(importlib.abc.MetaPathFinder):
+import sys
+class Refuse:
+    def __init__(self, others):
+        self.others = others
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in REFUSED:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Refuse())
+            return None
+        return next((spec for one in self.others if (spec := one.find_spec(name, path, target))), None)
+    def find_distributions(self, *context):
+        for one in self.others:
+            yield from getattr(one, "find_distributions", lambda *_: ())(*context)
+sys.meta_path[:] = [Refuse(list(sys.meta_path))]
 import importlib.metadata
 installed = importlib.metadata.requires
 importlib.metadata.requires = lambda name: REQUIRES if name == "effbook" else installed(name)
