@@ -34,27 +34,6 @@ def resnet(name: str, *, channels: int = 3, small_images: bool = False, seed: in
     return model
 
 
-class _Block(nn.Module):
-    """The basic block of He et al. 2016, with a 1 x 1 convolution as shortcut where the shape changes."""
-
-    def __init__(self, before: int, after: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(before, after, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(after)
-        self.conv2 = nn.Conv2d(after, after, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(after)
-        same = stride == 1 and before == after
-        self.shortcut = (
-            nn.Identity()
-            if same
-            else nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(y + self.shortcut(x))
-
-
 class SmallResNet(nn.Module):
     """A ResNet for laptops: a frozen whitening stem, then one stage a width: images [B, C, H, W] to [B, widths[-1]].
 
@@ -63,12 +42,17 @@ class SmallResNet(nn.Module):
     """
 
     def __init__(self, *, filters: Tensor, widths: tuple[int, ...], blocks: int) -> None:
+        from torchvision.models.resnet import BasicBlock
+
         super().__init__()
         self.register_buffer("filters", filters)  # [K, C, 4, 4]
         stages, before = [], 2 * len(filters)
         for stage, width in enumerate(widths):
             for block in range(blocks):
-                stages.append(_Block(before, width, 2 if stage and not block else 1))
+                stride, shortcut = 2 if stage and not block else 1, None
+                if stride > 1 or before != width:
+                    shortcut = nn.Sequential(nn.Conv2d(before, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+                stages.append(BasicBlock(before, width, stride, shortcut))
                 before = width
         self.stages = nn.Sequential(*stages)
         self.num_features = widths[-1]

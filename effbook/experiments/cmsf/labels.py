@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from effbook.cmsf.analysis import label_score
 from effbook.cmsf.noise import coarsen, corrupt
 from effbook.cmsf.pseudo import (
     ClassifierSettings,
@@ -100,12 +101,9 @@ class PseudoLabels(nn.Module):
             return {}
         index, guess, confident = (torch.cat(parts).cpu() for parts in zip(*self._guessed, strict=True))
         self._guessed = []
-        right = guess == truth[index]
-        found = {"labels": 100.0 * right.double().mean().item()}
-        found["confident_share"] = 100.0 * confident.double().mean().item()
-        if confident.any():
-            found["confident"] = 100.0 * right[confident].double().mean().item()
-        return found
+        sure = label_score(guess.where(confident, -1), truth[index])
+        found = {"labels": label_score(guess, truth[index]).right, "confident_share": sure.given}
+        return found | ({"confident": sure.right} if confident.any() else {})
 
     @torch.no_grad()
     def _embed(self, index: Tensor) -> Tensor:

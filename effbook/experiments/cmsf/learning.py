@@ -39,6 +39,11 @@ BINS = 100
 MOMENTS = {"early": 0.25, "middle": 0.5, "end": 1.0}  # of the training
 
 
+def epoch_of(moment: str, epochs: int) -> int:
+    """Which of so many epochs, counted from 0, ends at a moment of the training."""
+    return max(1, round(epochs * MOMENTS[moment])) - 1
+
+
 def trained(recipe: Training, context: Context) -> Path:
     """The folder of the trained encoder and its history; trained now if it is not kept."""
     own = recipe.training()
@@ -72,7 +77,7 @@ def _train(recipe: Training, context: Context, images: Split, encoder: nn.Module
         warmup_epochs=recipe.warmup_epochs,
         seed=recipe.seed,
     )
-    recorder = Recorder(method, images.labels, labels)
+    recorder = Recorder(method, images.labels)
     resume = context.resume()
     if resume is not None:
         recorder.epochs, recorder.ranks = resume[2]["epochs"], resume[2]["ranks"]
@@ -93,7 +98,7 @@ def _train(recipe: Training, context: Context, images: Split, encoder: nn.Module
         "epochs": [{"loss": one["loss"]} | seen for one, seen in zip(losses, recorder.epochs, strict=True)],
         "step_ms": recorder.step_ms(),
         "days": sum(recorder.durations_ms) / 86_400_000,
-        "trainable": sum(p.numel() for p in method.trained()),
+        "trainable": trainable(method),
         "ranks": recorder.histograms(),
     }
 
@@ -152,8 +157,8 @@ class Recorder:
     `truth` [N] are the true labels, which a method without labels never sees.
     """
 
-    def __init__(self, method: Method, truth: Tensor, shown: Tensor) -> None:
-        self.method, self.truth, self.shown = method, truth, shown
+    def __init__(self, method: Method, truth: Tensor) -> None:
+        self.method, self.truth = method, truth
         self.epochs: list[dict[str, float]] = []
         self.ranks: list[list[int]] = []  # of each epoch, how often the fifth of C had each rank in M; last: beyond
         self._now: dict[str, list[float]] = defaultdict(list)
@@ -203,8 +208,7 @@ class Recorder:
         """The counts of ranks at the three moments that the figures show."""
         if not self.ranks or not any(self.ranks[-1]):
             return {}
-        at = {moment: max(1, round(len(self.ranks) * share)) - 1 for moment, share in MOMENTS.items()}
-        return {f"ranks_{moment}": self.ranks[epoch] for moment, epoch in at.items()}
+        return {f"ranks_{moment}": self.ranks[epoch_of(moment, len(self.ranks))] for moment in MOMENTS}
 
     def step_ms(self) -> float:
         """The median time of a step, without what is recorded."""

@@ -10,6 +10,7 @@ from pydantic import PositiveInt
 
 from effbook.errors import EffbookError
 from effbook.experiments.cmsf.settings import Training
+from effbook.experiments.shared.training import clock
 from effbook.runs.recipe import Context, Cost, Result, register_recipe
 
 
@@ -94,9 +95,4 @@ class _Side:
         return 1000 * (self._clock() - start)
 
     def _clock(self) -> float:
-        import torch
-
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-            return time.perf_counter()
-        return time.process_time()
+        return clock(self.device) if self.device.type == "cuda" else time.process_time()

@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from effbook.cmsf.config import check_bank
 from effbook.errors import EffbookError
 from effbook.runs.recipe import Cost, Recipe, Shared, make
 
@@ -75,11 +76,8 @@ class Training(Recipe):
     def validate(self) -> None:
         if self.method in ("cmsf-self", "msf", "cmsf-semi") and self.k is None:
             raise EffbookError(f"{self.method} has no top-all", "give k")
-        if self.method not in BANKLESS and self.bank % self.batch_size:
-            raise EffbookError(
-                f"a bank of {self.bank} is no multiple of the batch of {self.batch_size}",
-                f"choose one such as {max(1, round(self.bank / self.batch_size)) * self.batch_size}",
-            )
+        if self.method not in BANKLESS:
+            check_bank(self.bank, batch=self.batch_size)
         if self.k_prime is not None and (self.k is None or self.k_prime < self.k):
             raise EffbookError(f"k' = {self.k_prime} is smaller than k = {self.k}", "choose k' of at least k")
         if self.method not in BANKLESS and max(self.k or 1, self.k_prime or 1) > self.bank:
@@ -98,7 +96,7 @@ class Training(Recipe):
         return (self.dataset, self.features_of) if self.features_of else (self.dataset,)
 
     def needs(self) -> tuple[str, ...]:
-        return ("cuda",) if self.encoder.startswith("resnet") and self.dataset not in ("toy-shapes",) else ()
+        return ("cuda",) if self.encoder.startswith("resnet") and self.dataset != "toy-shapes" else ()
 
     def training(self) -> Recipe:
         """The training alone, whatever is evaluated: its code is the code of the kept network."""

@@ -19,11 +19,11 @@ class TrainRecipe(Training):
     moment: Literal["early", "middle", "end"] = "end"
 
     def run(self, context: Context) -> Result:
-        from effbook.experiments.cmsf.learning import MOMENTS, trained
+        from effbook.experiments.cmsf.learning import epoch_of, trained
 
         history = json.loads((trained(self, context) / "history.json").read_text(encoding="utf-8"))
         epochs = history["epochs"]
-        found = epochs[max(1, round(len(epochs) * MOMENTS[self.moment])) - 1] if epochs else {}
+        found = epochs[epoch_of(self.moment, len(epochs))] if epochs else {}
         return Result(
             metrics={
                 **found,
