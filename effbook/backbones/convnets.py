@@ -12,6 +12,7 @@ from effbook.errors import EffbookError
 
 RESNETS = ("resnet18", "resnet50", "resnet101")
 PATCH_PX, STRIDE_PX = 4, 2  # of the whitening stem
+FILTERS = 16  # of the whitening stem; more of them carry little but noise, and cost the most of a step
 
 
 def resnet(name: str, *, channels: int = 3, small_images: bool = False, seed: int = 0) -> nn.Module:
@@ -76,12 +77,12 @@ def small_resnet(
         return SmallResNet(filters=filters, widths=widths, blocks=blocks).to(memory_format=torch.channels_last)
 
 
-def whitening(images: Tensor, *, epsilon: float = 1e-2) -> Tensor:
+def whitening(images: Tensor, *, filters: int = FILTERS, epsilon: float = 1e-2) -> Tensor:
     """Filters [K, C, 4, 4] that turn patches of `images` [N, C, H, W] into uncorrelated numbers of about unit variance.
 
-    K = 16 C: the principal components of all patches, each over the root of its variance plus `epsilon` of the mean
-    variance, which keeps noise down. Computed in float64, signs fixed, so that they are the same on every machine but
-    for rounding. Raises EffbookError for images smaller than a patch.
+    The `filters` largest principal components of all patches (there are 16 C), each over the root of its variance plus
+    `epsilon` of the mean variance, which keeps noise down. Computed in float64, signs fixed, so that they are the same
+    on every machine but for rounding. Raises EffbookError for images smaller than a patch.
     """
     channels = images.shape[1]
     if min(images.shape[2:]) < PATCH_PX or not len(images):
@@ -92,7 +93,7 @@ def whitening(images: Tensor, *, epsilon: float = 1e-2) -> Tensor:
     largest = components.abs().argmax(dim=0)
     components = components * components.gather(0, largest[None]).sign()
     scales = (variances.clamp(min=0) + epsilon * variances.mean()).rsqrt()
-    return (components * scales).T.reshape(-1, channels, PATCH_PX, PATCH_PX).float()
+    return (components * scales).T.flip(0)[:filters].reshape(-1, channels, PATCH_PX, PATCH_PX).float()
 
 
 def mobilenet_v2() -> nn.Module:

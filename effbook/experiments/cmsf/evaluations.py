@@ -103,6 +103,7 @@ class FinetuneRecipe(Evaluation):
     share: Annotated[float, Field(gt=0, le=1)] = 0.1
     rounds: Annotated[int, Field(ge=1, le=2)] = 2
     tuning_epochs: PositiveInt = 20
+    tuning_batch: Annotated[int, Field(ge=2)] = 256
 
     def validate(self) -> None:
         super().validate()
@@ -123,8 +124,10 @@ class FinetuneRecipe(Evaluation):
         encoder, train = self.encoder_of(context), train_split(self)
         known = shown(train.labels, self.share, seed=self.seed)
         drops = (max(1, self.tuning_epochs * 3 // 4),)
-        settings = FinetuneSettings(rounds=self.rounds, epochs=self.tuning_epochs, drop_epochs=drops)
-        view, draw = weak(self.image_px), generator(self.seed, 10)
+        settings = FinetuneSettings(
+            rounds=self.rounds, epochs=self.tuning_epochs, drop_epochs=drops, batch=self.tuning_batch
+        )
+        view, draw = weak(self.view_px or self.image_px), generator(self.seed, 10)
         network, labels = finetune(
             encoder,
             train.labels.where(known, -1),

@@ -27,7 +27,7 @@ LOOKED_AT = 10_000  # images at once
 
 def training_views(recipe: Training, images: Split, labels: Tensor) -> Views:
     """The batches that the method sees, with the labels [N] that it is shown."""
-    size_px = recipe.image_px
+    size_px = recipe.view_px or recipe.image_px
     blurred = strong(size_px, blur_px=(0.1, max(0.2, 2.0 * size_px / 224)))  # 2 px are of 224
     online, target = {
         "weak-strong": (blurred, weak(size_px)),

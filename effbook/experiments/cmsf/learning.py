@@ -1,17 +1,13 @@
 """Train the network of a recipe and keep it, with what was recorded epoch by epoch."""
 
 import json
-import math
-import statistics
-import time
-from collections import defaultdict
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from effbook.cmsf import analysis
 from effbook.cmsf.config import MeanShiftSettings, TrainSettings
 from effbook.cmsf.constraints import (
     ConfidentPseudoLabel,
@@ -29,19 +25,11 @@ from effbook.cmsf.views import Views
 from effbook.experiments.cmsf.images import Split, train_split
 from effbook.experiments.cmsf.inputs import feature_views, new_encoder, training_views, views_of_features
 from effbook.experiments.cmsf.labels import PseudoLabels, class_count, shown_labels
+from effbook.experiments.cmsf.recording import Recorder, Seen
 from effbook.experiments.cmsf.rivals import rival
 from effbook.experiments.cmsf.settings import TRAINED, Training
 from effbook.experiments.shared.training import trainable
 from effbook.runs.recipe import Context
-
-LOOKS = 8  # steps of each epoch at which neighbours are looked at
-BINS = 100
-MOMENTS = {"early": 0.25, "middle": 0.5, "end": 1.0}  # of the training
-
-
-def epoch_of(moment: str, epochs: int) -> int:
-    """Which of so many epochs, counted from 0, ends at a moment of the training."""
-    return max(1, round(epochs * MOMENTS[moment])) - 1
 
 
 def trained(recipe: Training, context: Context) -> Path:
@@ -55,7 +43,7 @@ def learn(recipe: Training, context: Context, folder: Path) -> None:
     device = torch.device(context.device)
     images = train_split(recipe)
     encoder = new_encoder(recipe, images).to(device)
-    history = {"epochs": [], "step_ms": None, "days": None, "trainable": trainable(encoder), "ranks": {}}
+    history = {"epochs": [], "step_ms": None, "days": None, "trainable": trainable(encoder), "moments": {}}
     if recipe.method != "none":
         history = _train(recipe, context, images, encoder)
     history["broken"] = images.broken
@@ -77,10 +65,10 @@ def _train(recipe: Training, context: Context, images: Split, encoder: nn.Module
         warmup_epochs=recipe.warmup_epochs,
         seed=recipe.seed,
     )
-    recorder = Recorder(method, images.labels)
+    recorder = Recorder(method, images.labels, epochs=recipe.epochs)
     resume = context.resume()
     if resume is not None:
-        recorder.epochs, recorder.ranks = resume[2]["epochs"], resume[2]["ranks"]
+        recorder.seen = Seen(**resume[2])
     steps = len(images) // recipe.batch_size
     bar = context.progress(recipe.epochs * steps, recipe.method, done=(resume[1] if resume else 0) * steps)
 
@@ -91,15 +79,15 @@ def _train(recipe: Training, context: Context, images: Split, encoder: nn.Module
     def keep(state: dict) -> None:
         done = len(state["history"])
         if context.due() and done < recipe.epochs:
-            context.checkpoint(state, done, {"epochs": recorder.epochs, "ranks": recorder.ranks})
+            context.checkpoint(state, done, asdict(recorder.seen))
 
     losses = train(method, data, settings, resume=resume[0] if resume else None, keep=keep, watch=watch)
     return {
-        "epochs": [{"loss": one["loss"]} | seen for one, seen in zip(losses, recorder.epochs, strict=True)],
+        "epochs": [{"loss": one["loss"]} | seen for one, seen in zip(losses, recorder.seen.epochs, strict=True)],
         "step_ms": recorder.step_ms(),
         "days": sum(recorder.durations_ms) / 86_400_000,
         "trainable": trainable(method),
-        "ranks": recorder.histograms(),
+        "moments": recorder.at_moments(),
     }
 
 
@@ -149,77 +137,3 @@ def constraint_of(recipe: Training) -> Constraint | None:
     if recipe.method == "cmsf-semi":
         return ConfidentPseudoLabel(k=k, threshold=recipe.threshold)
     return None
-
-
-class Recorder:
-    """What is recorded of a training: neighbours at a few steps of each epoch, and the time of a step.
-
-    `truth` [N] are the true labels, which a method without labels never sees.
-    """
-
-    def __init__(self, method: Method, truth: Tensor) -> None:
-        self.method, self.truth = method, truth
-        self.epochs: list[dict[str, float]] = []
-        self.ranks: list[list[int]] = []  # of each epoch, how often the fifth of C had each rank in M; last: beyond
-        self._now: dict[str, list[float]] = defaultdict(list)
-        self._ranks: list[int] = [0] * (BINS + 1)
-        self.durations_ms: list[float] = []
-        self._last = time.perf_counter()
-
-    def look(self, moment: Moment) -> None:
-        """Called after each step."""
-        self.durations_ms.append(1000 * (time.perf_counter() - self._last))
-        found = getattr(self.method, "found", None)
-        if found is not None and moment.step % max(1, moment.steps // LOOKS) == 0:
-            self._neighbours(found)
-        relabel = getattr(self.method, "relabel", None)
-        if relabel is not None:
-            relabel.after(moment)
-        if moment.step == moment.steps:
-            means = {name: statistics.fmean(values) for name, values in self._now.items() if values}
-            scores = relabel.scores(self.truth) if relabel is not None else {}
-            self.epochs.append(means | scores)
-            self.ranks.append(self._ranks)
-            self._now, self._ranks = defaultdict(list), [0] * (BINS + 1)
-        self._last = time.perf_counter()
-
-    def _neighbours(self, found) -> None:
-        bank, own, positives = self.method.bank, found.positions, found.constrained
-        k = positives.mask.shape[1] if positives.positions is not None else 1
-        free = found.unconstrained or Unconstrained(k=min(k, bank.filled))(bank, own)
-        for name, one in (("bank", free), ("constrained", positives)):
-            purity = analysis.purity(bank, own, one, self.truth)
-            self._note(f"purity_{name}_with_query", purity.with_query)
-            self._note(f"purity_{name}", purity.without_query)
-        ranks = analysis.ranks(bank, own, positives, nth=min(5, k), bins=BINS)
-        self._note("median_rank", ranks.nth_median)
-        for place, count in enumerate([*ranks.histogram.tolist(), ranks.beyond]):
-            self._ranks[place] += count
-        if not math.isnan(ranks.nth_median):  # as many of M as it takes to reach the fifth of C
-            reach = Unconstrained(k=min(bank.filled, int(ranks.nth_median) + 1))(bank, own)
-            self._note("purity_far", analysis.purity(bank, own, reach, self.truth).without_query)
-        self._note("overlap", _overlap(free, positives))
-
-    def _note(self, name: str, value: float) -> None:
-        if math.isfinite(value):
-            self._now[name].append(value)
-
-    def histograms(self) -> dict[str, list[int]]:
-        """The counts of ranks at the three moments that the figures show."""
-        if not self.ranks or not any(self.ranks[-1]):
-            return {}
-        return {f"ranks_{moment}": self.ranks[epoch_of(moment, len(self.ranks))] for moment in MOMENTS}
-
-    def step_ms(self) -> float:
-        """The median time of a step, without what is recorded."""
-        return statistics.median(self.durations_ms)
-
-
-def _overlap(free, constrained) -> float:
-    """Percentage of the constrained positives that are among as many of the bank's nearest, the query left out."""
-    if constrained.positions is None or free.positions is None:
-        return math.nan
-    others = constrained.mask.clone()
-    others[:, 0] = False  # the query comes first
-    both = (constrained.positions[:, :, None] == free.positions[:, None, :]).any(2) & others
-    return 100.0 * int(both.sum()) / int(others.sum()) if others.any() else math.nan

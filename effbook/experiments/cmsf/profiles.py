@@ -47,6 +47,7 @@ TRAINING = {
         "dataset": "cifar10",
         "train_images": by_input(10_000, 6_000),
         "image_px": 32,
+        "view_px": by_input(24, None),  # boxes of 60 % of the image, on average: what they show is as large as it is
         "encoder": lambda r: SMALLER[r.encoder] if r.method in PIXELS else "mlp",
         "features_of": by_input("", "mobilenet-v2"),
         "k": lambda r: NEAR.get(r.k, r.k),
@@ -97,7 +98,10 @@ TABLE: dict[str, Table] = {
     },
     "cmsf-nearest": EVALUATION,
     "cmsf-linear": _with(smoke={"share": lambda r: max(r.share, 0.2)}),  # a class has ten images there
-    "cmsf-finetune": _with(smoke={"tuning_epochs": 2, "share": 0.2}),
+    "cmsf-finetune": _with(
+        smoke={"tuning_epochs": 2, "tuning_batch": 16, "share": 0.2},
+        mini={"tuning_epochs": 10, "tuning_batch": 64},
+    ),
     "cmsf-transfer": _with(
         smoke={"target": "digits", "trials": 2, "iterations": (1, 5), "target_images": 300},
         mini=SINGLE | FEW,

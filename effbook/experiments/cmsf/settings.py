@@ -39,6 +39,7 @@ class Training(Recipe):
     dataset: str = "imagenet"
     train_images: PositiveInt | None = None  # None: all
     image_px: PositiveInt = 224
+    view_px: PositiveInt | None = None  # of what the method sees; None: as large as the images that are evaluated
     method: Literal[
         "none", "byol", "msf", "cmsf-self", "cmsf-sup", "cmsf-semi", "xent", "supcon", "protonw", "paws"
     ] = "cmsf-self"

@@ -19,7 +19,8 @@ class TrainRecipe(Training):
     moment: Literal["early", "middle", "end"] = "end"
 
     def run(self, context: Context) -> Result:
-        from effbook.experiments.cmsf.learning import epoch_of, trained
+        from effbook.experiments.cmsf.learning import trained
+        from effbook.experiments.cmsf.recording import epoch_of
 
         history = json.loads((trained(self, context) / "history.json").read_text(encoding="utf-8"))
         epochs = history["epochs"]
@@ -34,6 +35,6 @@ class TrainRecipe(Training):
             },
             series={  # without the first epochs where there was nothing to look at
                 **{name: [one[name] for one in epochs if name in one] for name in (epochs[-1] if epochs else {})},
-                **history["ranks"],
+                **history["moments"],
             },
         )

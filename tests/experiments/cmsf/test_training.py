@@ -1,6 +1,7 @@
 """CMSF's recipes at smoke size: methods, resuming, sharing, labels, streams, and what is refused."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from effbook.experiments.cmsf.evaluations import LinearRecipe, NearestRecipe, Tr
 from effbook.experiments.cmsf.images import Split
 from effbook.experiments.cmsf.labels import PseudoLabels, class_count, shown_labels
 from effbook.experiments.cmsf.overhead import OverheadRecipe
+from effbook.experiments.cmsf.recording import NEAREST, QUERIES
 from effbook.experiments.cmsf.training import TrainRecipe
 from effbook.runs.profiles import NotInProfileError, scale
 from effbook.runs.recipe import Context
@@ -70,7 +72,7 @@ def test_every_method_trains_at_smoke_and_a_seed_gives_the_same_numbers_twice(tm
 )
 def test_a_training_killed_in_its_third_epoch_resumes_to_the_bit(tmp_path, monkeypatch, fields):
     recipe = dataclasses.replace(smoke(**fields), epochs=3, threshold=0.05)
-    _, whole = trained(recipe, tmp_path / "whole")
+    history, whole = trained(recipe, tmp_path / "whole")
     monkeypatch.setattr(Context, "due", lambda self, seconds=0: True)
     look = learning.Recorder.look
 
@@ -87,6 +89,20 @@ def test_a_training_killed_in_its_third_epoch_resumes_to_the_bit(tmp_path, monke
     monkeypatch.setattr(learning.Recorder, "look", look)
     learning.learn(recipe, Context(profile="smoke", folder=folder / "run"), folder)
     assert same(whole, load_file(folder / "encoder.safetensors"))
+    history, resumed = json.loads(history), json.loads((folder / "history.json").read_text())
+    assert all(history[name] == resumed[name] for name in set(history) - TIMES)
+
+
+def test_the_first_images_neighbours_are_kept_at_three_moments_and_each_comes_first_itself(tmp_path):
+    series = smoke("cmsf-self").run(Context(profile="smoke", folder=tmp_path)).series
+    for moment in ("early", "end"):
+        for name in ("bank", "constrained"):
+            rows = torch.tensor(series[f"nearest_{name}_{moment}"]).view(QUERIES, NEAREST)
+            kept = rows[:, 0] >= 0
+            assert torch.equal(rows[kept, 0], torch.arange(QUERIES)[kept])
+            assert kept.sum() == QUERIES  # 96 images, six batches of 16: all come by
+            assert all(len(set(row)) == len(row) for row in ([i for i in r if i >= 0] for r in rows.tolist()))
+    assert (torch.tensor(series["nearest_bank_end"]) < 96).all()
 
 
 def test_evaluations_share_one_training(tmp_path, monkeypatch):
