@@ -133,9 +133,9 @@ class Training(Recipe):
         """An estimate: of a CPU's two cores at small scale, of one GPU at ImageNet's."""
         seen = self.images() * self.epochs * (self.method != "none")
         if self.features_of:
-            return 5 + seen / 12_000
+            return 5 + seen / 4_000
         passes = 1.33 + self.crops * 0.4 + 0.33 * self.third_view
-        rate = {"resnet18": 1400.0, "resnet50": 500.0, "resnet101": 300.0}.get(self.encoder, 900.0)
+        rate = {"resnet18": 1400.0, "resnet50": 500.0, "resnet101": 300.0}.get(self.encoder, 1100.0)
         return 5 + seen * passes / rate
 
     def probe(self) -> dict[str, object]:
