@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field, PositiveInt
 
 from effbook.errors import EffbookError
-from effbook.experiments.cmsf.settings import Training
+from effbook.experiments.cmsf.settings import CLASSIFIER, Training
 from effbook.runs.recipe import Context, Cost, Recipe, Result, Shared, register_recipe
 
 if TYPE_CHECKING:
@@ -74,23 +74,43 @@ class NearestRecipe(Evaluation):
 class LinearRecipe(Evaluation):
     """A linear layer on frozen features (2.1.4), with the true labels of the training images or of a share of them.
 
-    `share` below 1 is the evaluation with few labels (Table 2.4).
+    `share` below 1 is the evaluation with few labels (Table 2.4). With `own_classifier` Xent is judged by the layer
+    that it trained itself, on the labels that it was shown (2.1.4.2); where these are coarse it has none that fits.
     """
 
     name: ClassVar[str] = "cmsf-linear"
 
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    own_classifier: bool = True
 
     def run(self, context: Context) -> Result:
         from effbook.evaluate.few import few_labels
         from effbook.evaluate.linear import LinearSettings, linear_evaluation
 
+        if self.own_classifier and self.method == "xent" and self.labels == "fine" and self.share == 1:
+            return self._own(context)
         (x, y, *tested), classes, broken = self.embedded(context)
         if self.share < 1:
             chosen = few_labels(y, self.share, seed=self.seed)
             x, y = x[chosen], y[chosen]
         found = linear_evaluation(x, y, *tested, settings=LinearSettings(seed=self.seed), classes=classes)
         return Result(metrics={"top1": found.top1, "top5": found.top5} | broken)
+
+    def _own(self, context: Context) -> Result:
+        from safetensors.torch import load_file
+        from torch.nn.functional import linear
+
+        from effbook.evaluate.measures import top_k_accuracy
+        from effbook.experiments.cmsf.images import split
+        from effbook.experiments.cmsf.inputs import embed
+        from effbook.experiments.cmsf.learning import trained
+
+        kept = load_file(trained(self, context) / CLASSIFIER)
+        test = split(self, self.dataset, "test", wanted=self.test_images, seed=0)
+        x, y = embed(self, context, self.encoder_of(context), test)
+        logits = linear(x, kept["weight"], kept["bias"])
+        found = {f"top{k}": top_k_accuracy(logits, y, k=min(k, logits.shape[1])) for k in (1, 5)}
+        return Result(metrics=found | test.broken)
 
 
 @register_recipe

@@ -26,8 +26,8 @@ from effbook.experiments.cmsf.images import Split, train_split
 from effbook.experiments.cmsf.inputs import feature_views, new_encoder, training_views, views_of_features
 from effbook.experiments.cmsf.labels import PseudoLabels, class_count, shown_labels
 from effbook.experiments.cmsf.recording import Recorder, Seen
-from effbook.experiments.cmsf.rivals import rival
-from effbook.experiments.cmsf.settings import TRAINED, Training
+from effbook.experiments.cmsf.rivals import CrossEntropy, rival
+from effbook.experiments.cmsf.settings import CLASSIFIER, TRAINED, Training
 from effbook.experiments.shared.training import trainable
 from effbook.runs.recipe import Context
 
@@ -39,22 +39,24 @@ def trained(recipe: Training, context: Context) -> Path:
 
 
 def learn(recipe: Training, context: Context, folder: Path) -> None:
-    """Train, and write `encoder.safetensors` and `history.json` into the folder."""
+    """Train, and write `encoder.safetensors` and `history.json` into the folder; of Xent its classifier, too."""
     device = torch.device(context.device)
     images = train_split(recipe)
     encoder = new_encoder(recipe, images).to(device)
     history = {"epochs": [], "step_ms": None, "days": None, "trainable": trainable(encoder), "moments": {}}
     if recipe.method != "none":
-        history = _train(recipe, context, images, encoder)
+        labels = shown_labels(recipe, images)  # [N], -1 where the method sees none
+        data = _views(recipe, context, images, labels)
+        method = make_method(recipe, encoder, data, labels, images)
+        history = _train(recipe, context, images, method, data)
+        if isinstance(method, CrossEntropy):
+            save_file(method.head.state_dict(), folder / CLASSIFIER)
     history["broken"] = images.broken
     save_file({name: t.contiguous() for name, t in encoder.state_dict().items()}, folder / "encoder.safetensors")
     (folder / "history.json").write_text(json.dumps(history), encoding="utf-8")
 
 
-def _train(recipe: Training, context: Context, images: Split, encoder: nn.Module) -> dict:
-    labels = shown_labels(recipe, images)  # [N], -1 where the method sees none
-    data = _views(recipe, context, images, labels)
-    method = make_method(recipe, encoder, data, labels, images)
+def _train(recipe: Training, context: Context, images: Split, method: Method, data: Views) -> dict:
     settings = TrainSettings(
         epochs=recipe.epochs,
         batch=recipe.batch_size,

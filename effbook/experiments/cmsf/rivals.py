@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -20,24 +21,32 @@ def rival(recipe: Training, encoder: nn.Module, *, labels: Tensor, classes: int,
     """The method of a recipe that is no mean shift. `seen(index, generator)` gives augmented images, for PAWS."""
     draw = generator(recipe.seed, 1)
     if recipe.method == "xent":
-        return CrossEntropy(encoder, drawn_linear(encoder.num_features, classes, generator=draw))
+        return CrossEntropy(encoder, drawn_linear(encoder.num_features, classes, generator=draw), recipe.precision)
     if recipe.method == "paws":
         return PAWS(recipe, encoder, labels, seen)
     return Contrast(recipe, encoder, classes)
 
 
+def autocast(x: Tensor, precision: str) -> torch.autocast:
+    """Mixed precision where the recipe asks for it, as `Networks` has it."""
+    return torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
 class CrossEntropy(nn.Module):
     """Ordinary supervised training (Xent) on the online view."""
 
-    def __init__(self, encoder: nn.Module, head: nn.Linear) -> None:
+    def __init__(self, encoder: nn.Module, head: nn.Linear, precision: str) -> None:
         super().__init__()
-        self.encoder, self.head = encoder, head.to(next(encoder.parameters()).device)
+        self.encoder, self.head, self.precision = encoder, head.to(next(encoder.parameters()).device), precision
 
     def trained(self) -> list[nn.Parameter]:
         return [p for p in self.parameters() if p.requires_grad]
 
     def loss(self, batch: Batch) -> Tensor:
-        return F.cross_entropy(self.head(self.encoder(batch.strong[0])), batch.label)
+        x = batch.strong[0]
+        with autocast(x, self.precision):
+            logits = self.head(self.encoder(x))
+        return F.cross_entropy(logits.float(), batch.label)
 
 
 class Contrast(nn.Module):
@@ -94,11 +103,11 @@ class PAWS(nn.Module):
         classes = max(1, min(enough, self.recipe.support // PER_CLASS))
         chosen = draw_support(self.labels, classes=classes, per_class=self.recipe.support // classes, generator=draw)
         images = self.seen[0](chosen, draw).to(batch.weak.device)
-        views = [self.head(self.encoder(x)) for x in (*batch.strong, batch.weak)]
+        with autocast(images, self.recipe.precision):
+            *views, anchors = (self.head(self.encoder(x)) for x in (*batch.strong, batch.weak, images))
         views = [views[0], views[-1], *views[1:-1]]  # the two whole ones first
-        return paws(
-            views, self.head(self.encoder(images)), self.labels[chosen].to(images.device), settings=PAWSSettings()
-        )
+        labels = self.labels[chosen].to(images.device)
+        return paws([x.float() for x in views], anchors.float(), labels, settings=PAWSSettings())
 
     def get_extra_state(self) -> dict:
         return {"steps": self.steps}

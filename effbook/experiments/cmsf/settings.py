@@ -20,6 +20,7 @@ SELF = ("byol", "msf", "cmsf-self")  # without labels
 BANKLESS = ("none", "xent", "paws")
 ALL_LABELS = ("xent", "supcon", "protonw")  # methods that know no image without a label
 TRAINED, FEATURES = "cmsf-trained", "cmsf-features"  # kinds of kept results
+CLASSIFIER = "classifier.safetensors"  # beside a network that Xent trained
 IMAGES = {"imagenet": 1_281_167, "imagenet100": 126_689, "toy-shapes": 1_000}  # of a training set; else 50,000
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch import nn
 
 from effbook import experiments
 from effbook.cmsf.pseudo import ClassifierSettings
@@ -18,9 +19,11 @@ from effbook.exhibits.register import recipe_of, register
 from effbook.experiments.cmsf import images, learning
 from effbook.experiments.cmsf.evaluations import LinearRecipe, NearestRecipe, TransferMeanRecipe
 from effbook.experiments.cmsf.images import Split
+from effbook.experiments.cmsf.inputs import kept_encoder
 from effbook.experiments.cmsf.labels import PseudoLabels, class_count, shown_labels
 from effbook.experiments.cmsf.overhead import OverheadRecipe
 from effbook.experiments.cmsf.recording import NEAREST, QUERIES
+from effbook.experiments.cmsf.settings import CLASSIFIER
 from effbook.experiments.cmsf.training import TrainRecipe
 from effbook.runs.profiles import NotInProfileError, scale
 from effbook.runs.recipe import Context
@@ -112,6 +115,24 @@ def test_evaluations_share_one_training(tmp_path, monkeypatch):
         metrics = recipe.run(Context(profile="smoke", folder=tmp_path)).metrics
         assert all(0 <= value <= 100 for name, value in metrics.items() if name.startswith(("nn", "top")))
     assert len(calls) == 1
+
+
+def test_xent_is_judged_by_the_classifier_that_it_trained_itself_on_wrong_labels_too(tmp_path):
+    context = Context(profile="smoke", folder=tmp_path)
+    recipe = smoke("xent", LinearRecipe, noise=0.5)
+    own, layer = (dataclasses.replace(recipe, own_classifier=one).run(context).metrics for one in (True, False))
+    assert own != layer
+    coarse = [
+        dataclasses.replace(recipe, labels="coarse", own_classifier=one).run(context).metrics for one in (True, False)
+    ]
+    assert coarse[0] == coarse[1]
+    folder = learning.trained(recipe, context)
+    kept, test = load_file(folder / CLASSIFIER), images.split(recipe, "toy-shapes", "test", wanted=40, seed=0)
+    network = nn.Sequential(kept_encoder(recipe, folder), nn.Linear(64, len(test.classes)))
+    network[1].load_state_dict(kept)
+    with torch.no_grad():
+        guess = network(images.normalised(test.images)).argmax(1)
+    assert own["top1"] == pytest.approx(100 * (guess == test.labels).double().mean().item())
 
 
 def split_of(labels, classes):
