@@ -200,7 +200,8 @@ def _nearest(entries: Tensor, positions: Tensor, k: int, penalty: Callable[[slic
 def _label_penalty(bank: Bank, positions: Tensor, tile: slice) -> Tensor:
     """What entries of a slice of M lose that do not bear the query's label, [B, slice]: all where it has none.
 
-    Passes over so many numbers are dear. These are of floats, which a processor takes many at a time, exact for labels below 2^24.
+    Passes over so many numbers are dear. These are of floats, which a processor takes many at a time, and exact for
+    labels below 2^24.
     """
     own = bank.label[positions]
     own = own.masked_fill(own < 0, -2).float()[:, None]
