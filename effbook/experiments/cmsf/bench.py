@@ -13,7 +13,7 @@ from effbook.runs.bench import FromRecords, Ratio, compare, difference, mean_of,
 
 SIZE, DIM, BATCH = 128_000, 512, 256  # of the bank and the batch with ResNet-50
 CLASSES = 1000
-STEPS, WARM_UP = 100, 3
+STEPS, WARM_UP = 80, 3
 
 
 def at_mini(name: str, **fields: object):  # -> Recipe
