@@ -45,17 +45,17 @@ def needed(stages: tuple[str, ...]) -> tuple[str, ...]:
 class Stages(Recipe):
     """All that determines a series of stages; the defaults are the dissertation's.
 
-    `modalities` says what the two are: RGB frames and optical flow of videos, or as a stand-in the colour of an image
-    in the place of RGB and its luminance, the stronger of the two, in that of flow. The rate falls by ten at four
-    fifths of each stage (epoch 80 of 100); for InfoNCE and MSF the dissertation gives no rate, and they have the same.
-    `k` are CoCLR's "top 5", too. Encoder and projector go on from stage to stage; a predictor, which InfoNCE and CoCLR
-    do not have, is drawn anew.
+    `modalities` says what the two are: RGB frames and optical flow of videos; or as a stand-in the luminance of an
+    image in the place of RGB and its colour, which is the better at retrieval here, as flow is there, in that of flow.
+    The rate falls by ten at four fifths of each stage (epoch 80 of 100); for InfoNCE and MSF the dissertation gives no
+    rate, and they have the same. `k` are CoCLR's "top 5", too. Encoder and projector go on from stage to stage; a
+    predictor, which InfoNCE and CoCLR do not have, is drawn anew.
     """
 
     system: ClassVar[str] = "cmsf"
 
     stages: tuple[Stage, ...] = ("infonce-flow",)
-    modalities: Literal["rgb-flow", "colour-luminance"] = "rgb-flow"
+    modalities: Literal["rgb-flow", "luminance-colour"] = "rgb-flow"
     dataset: str = "ucf101"
     train_images: PositiveInt | None = None  # or clips; None: all
     image_px: PositiveInt = 128

@@ -1,4 +1,4 @@
-"""Two modalities of one thing: frames and optical flow of a video, or colour and luminance of an image in their place.
+"""Two modalities of one thing: frames and optical flow of a video, or luminance and colour of an image in their place.
 
 `Images` and `Videos` have the same members: batches of views for the training, and features for an evaluation.
 """
@@ -30,14 +30,14 @@ from effbook.experiments.cmsf.modal import OTHER, Stages
 from effbook.experiments.shared.draws import subset
 from effbook.runs.recipe import Context
 
-CHANNELS = {"rgb": 2, "flow": 1}  # of the stand-in: colour, luminance
+CHANNELS = {"rgb": 1, "flow": 2}  # of the stand-in: luminance, colour
 FLOWS = "cmsf-flow"  # kind of kept result
 FEW = 100  # videos; for fewer, starting processes takes longer than decoding
 
 
 def read_part(recipe: Stages, context: Context, part: str, *, wanted: int | None, seed: int) -> "Images | Videos":
     """A part of the recipe's data set, or `wanted` of its items, drawn from the seed."""
-    if recipe.modalities == "colour-luminance":
+    if recipe.modalities == "luminance-colour":
         return Images(recipe=recipe, split=split(recipe, recipe.dataset, part, wanted=wanted, seed=seed))
     return _videos(recipe, context, part, wanted=wanted, seed=seed)
 
@@ -62,16 +62,16 @@ def new_encoder(recipe: Stages, modality: str, images: "Images | Videos | None" 
     return small_resnet(looked_at, widths=widths, blocks=blocks, seed=recipe.seed)
 
 
-# --------------------------------------------------------------------------------------- the stand-in: parts of an image
+# -------------------------------------------------------------------------------------- the stand-in: parts of an image
 
 
 def of_image(pixels: Tensor, modality: str) -> Tensor:
-    """What a modality's network sees of [B, 3, H, W], uint8 or in 0..1: "rgb" colour [B, 2, H, W], "flow" luminance.
+    """What a modality's network sees of [B, 3, H, W], uint8 or in 0..1: "rgb" its luminance, "flow" its colour.
 
     Both are brought to about zero mean and unit deviation.
     """
     luminance, colour = split_modalities(pixels / 255 if pixels.dtype == torch.uint8 else pixels)
-    x = (luminance - 0.5) / 0.25 if modality == "flow" else colour / 0.07
+    x = (luminance - 0.5) / 0.25 if modality == "rgb" else colour / 0.07  # [B, 1, H, W] or [B, 2, H, W]
     return x.contiguous(memory_format=torch.channels_last)
 
 

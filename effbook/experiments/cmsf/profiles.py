@@ -111,7 +111,7 @@ TABLE: dict[str, Table] = {
 }
 
 # The cross-modal table has no videos but under `paper`: the parts of an image stand in, as `modalities` says.
-STAND_IN = {"modalities": "colour-luminance"}
+STAND_IN = {"modalities": "luminance-colour"}
 MODAL: dict[str, dict[str, Any]] = {
     "smoke": STAND_IN
     | {
