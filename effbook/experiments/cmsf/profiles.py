@@ -137,6 +137,7 @@ MODAL: dict[str, dict[str, Any]] = {
         "infonce_epochs": 8,
         "msf_epochs": 4,
         "epochs": 4,
+        "batch_size": 64,
     },
     "lab": STAND_IN
     | {
