@@ -135,7 +135,9 @@ class Stages(Recipe):
 
     def cost(self) -> Cost:
         gpu = {"s3d": 40 << 30, "resnet18": 6 << 30}.get(self.encoder, 0)
-        return Cost(seconds=sum(one.seconds for one in self.shares()), gpu_bytes=gpu, disk_bytes=(40 if gpu else 1) << 20)
+        return Cost(
+            seconds=sum(one.seconds for one in self.shares()), gpu_bytes=gpu, disk_bytes=(40 if gpu else 1) << 20
+        )
 
     def probe(self) -> dict[str, object]:
         images = 4 * self.batch_size

@@ -152,10 +152,8 @@ class Videos:
 
         Colours are changed in RGB's strong view alone, and a clip's frames all alike.
         """
-        size_px, items = (
-            self.recipe.image_px,
-            [({m: p[i] for m, p in self.files.items()}, -1) for i in range(len(self))],
-        )
+        size_px = self.recipe.image_px
+        items = [({name: paths[i] for name, paths in self.files.items()}, -1) for i in range(len(self))]
         online = strong(size_px, blur_px=(0.1, 2.0 * size_px / 224)) if modality == "rgb" else weak(size_px)
         target = partial(_clips, view=weak(size_px), recipe=self.recipe)
         return Views(
