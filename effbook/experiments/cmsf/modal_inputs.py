@@ -26,7 +26,7 @@ from effbook.errors import EffbookError
 from effbook.evaluate.vision import features
 from effbook.experiments.cmsf.images import BATCH, Split, normalised, split
 from effbook.experiments.cmsf.inputs import LOOKED_AT, SMALL
-from effbook.experiments.cmsf.modal import OTHER, Stages
+from effbook.experiments.cmsf.stages import OTHER, Stages
 from effbook.experiments.shared.draws import subset
 from effbook.runs.recipe import Context
 

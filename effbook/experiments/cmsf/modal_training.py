@@ -18,8 +18,8 @@ from effbook.cmsf.networks import Networks
 from effbook.cmsf.step import Batch, MeanShift
 from effbook.cmsf.train import Method, Moment, train
 from effbook.experiments.cmsf.learning import Recorder
-from effbook.experiments.cmsf.modal import CROSS, OTHER, STAGE, Stages
 from effbook.experiments.cmsf.modal_inputs import new_encoder, read_part
+from effbook.experiments.cmsf.stages import CROSS, OTHER, STAGE, Stages
 from effbook.runs.recipe import Context
 
 
