@@ -18,7 +18,8 @@ from effbook.data import ImageFiles
 from effbook.errors import EffbookError
 from effbook.exhibits import exhibit, recipe_of
 from effbook.experiments.cmsf import modal_inputs, modal_training
-from effbook.experiments.cmsf.modal import ModalRecipe, ModalTrainRecipe
+from effbook.experiments.cmsf.modal import ModalTrainRecipe
+from effbook.experiments.cmsf.modal_evaluation import ModalRecipe
 from effbook.experiments.cmsf.modal_inputs import read_part, read_video
 from effbook.experiments.cmsf.modal_training import Contrast, Network, kept_network, learn, make_method, trained
 from effbook.experiments.cmsf.stages import needed
