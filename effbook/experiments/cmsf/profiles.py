@@ -130,7 +130,7 @@ MODAL: dict[str, dict[str, Any]] = {
     "mini": STAND_IN
     | {
         "dataset": "cifar10",
-        "train_images": 5_000,
+        "train_images": 4_500,
         "image_px": 24,
         "encoder": "small",
         "bank": 2_048,
