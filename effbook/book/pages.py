@@ -45,7 +45,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def bench_table(entries: dict[str, dict]) -> str:
-    """A system's ledger as MyST: ratios with quartiles, both sides, the figure to reach and the reported one.
+    """A system's ledger as MyST: ratios or differences, both sides, the figure to reach and the reported one.
 
     Ratios of recorded runs name the records, and say where those are stale.
     """
@@ -53,12 +53,12 @@ def bench_table(entries: dict[str, dict]) -> str:
 
     if not entries:
         return "Nothing is benched yet: `effbook bench` does it.\n"
-    lines = ["| what | ratio | both sides | to reach | reported |", "|---|---|---|---|---|"]
+    lines = ["| what | ratio or difference | both sides | to reach | reported |", "|---|---|---|---|---|"]
     for name, entry in entries.items():
         r = entry["ratio"]
         spread = f" ({r['low']:.3g} to {r['high']:.3g}, {r['pairs']} pairs)" if r["pairs"] > 1 else ""
         mark = {True: "✓ ", False: "✗ ", None: ""}[entry["reached"]]
-        sides = f"{r['a']:,.0f} / {r['b']:,.0f} {r['unit']}"
+        sides = f"{_short(r['a'])} {r.get('sign', '/')} {_short(r['b'])} {r['unit']}"
         target = f"{mark}{entry['threshold']}".replace("<=", "≤").replace(">=", "≥")
         if "records" in entry:
             sides += f", from {len(entry['records'])} records ({standing_of(entry['records'])})"
@@ -71,3 +71,7 @@ def bench_table(entries: dict[str, dict]) -> str:
         lines += ["", "Read from records, whose own provenance holds for these ratios:", ""]
         lines += [f"- {name}: {', '.join(f'`{path}`' for path in paths)}" for name, paths in read.items()]
     return "\n".join([*lines, ""])
+
+
+def _short(number: float) -> str:
+    return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"

@@ -51,7 +51,7 @@ def show_data() -> None:
 
 def show_ledger(lines: list[Line]) -> None:
     """Each ratio with its quartiles beside the figure to reach and the one reported."""
-    table = Table(title="Ratios, medians with quartiles")
+    table = Table(title="Ratios and differences, medians with quartiles")
     for column in ("system", "what", "ratio", "to reach", "", "reported", "both sides"):
         table.add_column(column)
     for line in lines:
@@ -61,7 +61,7 @@ def show_ledger(lines: list[Line]) -> None:
         else:
             r = line.ratio
             spread = f" [{r.low:.3f}, {r.high:.3f}]" if r.pairs > 1 else ""
-            sides = f"{r.a:,.4g} / {r.b:,.4g} {r.unit}" + (f", {r.pairs} pairs" if r.pairs > 1 else "")
+            sides = f"{r.a:,.4g} {r.sign} {r.b:,.4g} {r.unit}" + (f", {r.pairs} pairs" if r.pairs > 1 else "")
             sides += f", from {len(r.records)} records ({standing_of(r.records)})" if r.records else ""
             cells = (f"{r.value:.3f}{spread}", line.bench.threshold, mark, line.bench.reported, sides)
         table.add_row(line.bench.system, line.bench.name, *cells)

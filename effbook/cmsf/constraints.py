@@ -6,7 +6,9 @@ A new constraint is any object with the two members of `Constraint`.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import torch
@@ -17,6 +19,8 @@ from effbook.cmsf.config import check_flags, check_real, check_whole
 from effbook.errors import EffbookError
 
 Second = Literal["previous", "third", "other"]  # M' holds: the previous epoch, a third view, another modality
+OUT = 4.0  # cosines lie between -1 and 1: what loses so much comes after all that counts
+TILE = 8192  # entries that are searched at once: few enough that a batch's similarities stay in a processor's cache
 
 
 class Positives(NamedTuple):
@@ -49,7 +53,7 @@ class Unconstrained:
 
     @torch.no_grad()
     def __call__(self, bank: Bank, positions: Tensor) -> Positives:
-        return _nearest(_with_own(_similarity(bank, positions), positions), self.k)
+        return _nearest(bank.embeddings[: bank.filled], positions, self.k)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,17 +85,20 @@ class PreviousEpoch:
 
     @torch.no_grad()
     def __call__(self, bank: Bank, positions: Tensor) -> Positives:
-        known = bank.known[: bank.filled]
-        similarity = bank.second[positions] @ bank.second[: bank.filled].T  # [B, filled] of w in M'
+        penalty, known = None, bank.known[: bank.filled]
         if not known.all():  # in the first two epochs, and for images that a dropped batch has kept out
-            known = known.to(similarity.device)
-            similarity.masked_fill_(~(known[positions, None] & known), -math.inf)
-        allowed = _nearest(_with_own(similarity, positions), self.k_prime)  # C
+            known = known.to(positions.device)
+
+            def penalty(tile: slice) -> Tensor:
+                return OUT * ~(known[positions, None] & known[tile])
+
+        allowed = _nearest(bank.second[: bank.filled], positions, self.k_prime, penalty)  # C, by w in M'
         if self.k_prime == self.k:
             return allowed  # all are used, so their order in M has no part
-        among = _with_own(_similarity(bank, positions), positions).gather(1, allowed.positions)  # of u in M
-        chosen = _nearest(among.masked_fill(~allowed.mask, -math.inf), self.k)
-        return Positives(allowed.positions.gather(1, chosen.positions), chosen.mask)
+        among = torch.einsum("bd,bkd->bk", bank.embeddings[positions], bank.embeddings[allowed.positions])  # u in M
+        among[:, 0] = math.inf  # the query, which stays the first
+        values, chosen = among.masked_fill_(~allowed.mask, -math.inf).topk(min(self.k, among.shape[1]), dim=1)
+        return Positives(allowed.positions.gather(1, chosen), values > -math.inf)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,14 +135,14 @@ class SameLabel:
 
     @torch.no_grad()
     def __call__(self, bank: Bank, positions: Tensor) -> Positives:
-        barred = _of_another_label(bank, positions)
-        barred.scatter_(1, positions[:, None], not self.target_included)
         if self.k is None:
-            return Positives(None, ~barred)
-        similarity = _similarity(bank, positions)
-        if self.target_included:
-            _with_own(similarity, positions)
-        return _nearest(similarity.masked_fill_(barred, -math.inf), self.k)
+            mask = _label_penalty(bank, positions, slice(bank.filled)) == 0
+            return Positives(None, mask.scatter_(1, positions[:, None], self.target_included))
+        more = 0 if self.target_included else 1
+        found = _nearest(
+            bank.embeddings[: bank.filled], positions, self.k + more, partial(_label_penalty, bank, positions)
+        )
+        return Positives(found.positions[:, more:], found.mask[:, more:])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,29 +168,41 @@ class ConfidentPseudoLabel:
 
     @torch.no_grad()
     def __call__(self, bank: Bank, positions: Tensor) -> Positives:
-        barred = _of_another_label(bank, positions)
-        barred[bank.label[positions] < 0] = False
-        similarity = _similarity(bank, positions).masked_fill_(barred, -math.inf)
-        return _nearest(_with_own(similarity, positions), self.k)
+        known = (bank.label[positions, None] >= 0).float()  # [B, 1]
+
+        def penalty(tile: slice) -> Tensor:
+            return _label_penalty(bank, positions, tile).mul_(known)
+
+        return _nearest(bank.embeddings[: bank.filled], positions, self.k, penalty)
 
 
-def _similarity(bank: Bank, positions: Tensor) -> Tensor:
-    """Cosine similarity [B, filled] of the queries u to what is real in M: one matrix product."""
-    return bank.embeddings[positions] @ bank.embeddings[: bank.filled].T
+def _nearest(entries: Tensor, positions: Tensor, k: int, penalty: Callable[[slice], Tensor] | None = None) -> Positives:
+    """Each query first, then the k - 1 of the entries [filled, D] most similar to it, fewer where fewer may be.
+
+    The query is first also where another entry equals it but for rounding. `penalty` gives for a slice of the entries
+    what their cosines lose, [B, slice]: nothing, or at least OUT. All cosines at once, [B, filled], are never formed.
+    """
+    queries, own = entries[positions], positions[:, None]
+    values, places = [torch.full_like(queries[:, :1], math.inf)], [own]
+    for start in range(0, len(entries), TILE):
+        tile = slice(start, min(start + TILE, len(entries)))
+        similarity = queries @ entries[tile].T  # [B, tile]
+        if penalty is not None:
+            similarity.sub_(penalty(tile))
+        value, place = similarity.topk(min(k, similarity.shape[1]), dim=1)
+        place += start
+        values.append(value.masked_fill_(place == own, -math.inf))  # the query is there already
+        places.append(place)
+    best, order = torch.cat(values, dim=1).topk(min(k, len(entries)), dim=1)
+    return Positives(torch.cat(places, dim=1).gather(1, order), best > -OUT / 2)
 
 
-def _of_another_label(bank: Bank, positions: Tensor) -> Tensor:
-    """Which entries do not bear the query's label, [B, filled]: all where it has none. Passes over it are dear: one."""
-    own = bank.label[positions].int()
-    return own.masked_fill(own < 0, -2)[:, None] != bank.label[: bank.filled].int()
+def _label_penalty(bank: Bank, positions: Tensor, tile: slice) -> Tensor:
+    """What entries of a slice of M lose that do not bear the query's label, [B, slice]: all where it has none.
 
-
-def _with_own(similarity: Tensor, positions: Tensor) -> Tensor:
-    """Put each query first among its neighbours, also where another entry equals it but for rounding; in place."""
-    return similarity.scatter_(1, positions[:, None], math.inf)
-
-
-def _nearest(similarity: Tensor, k: int) -> Positives:
-    """The k most similar entries of each row, fewer where fewer are real; -inf never counts."""
-    values, positions = similarity.topk(min(k, similarity.shape[1]), dim=1)
-    return Positives(positions, values > -math.inf)
+    Passes over so many numbers are dear. These are of floats, which a processor takes many at a time, and exact for
+    labels below 2^24.
+    """
+    own = bank.label[positions]
+    own = own.masked_fill(own < 0, -2).float()[:, None]
+    return (OUT * own - OUT * bank.label[tile].float()).abs_()

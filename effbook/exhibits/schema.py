@@ -9,7 +9,7 @@ from effbook.chapters import Chapter, System
 from effbook.exhibits.parts import Name, Part, Text
 from effbook.exhibits.sentences import Claim
 
-Fields = dict[str, str | int | float | bool | tuple[float, ...] | None]  # of a recipe, at paper scale
+Fields = dict[str, str | int | float | bool | tuple[float, ...] | tuple[str, ...] | None]  # of a recipe, at paper scale
 
 
 PRINTED = re.compile(r"^-?\d+(,\d{3})*(\.\d+)?[KMBh]?$")  # h: hours in a column of minutes

@@ -1,5 +1,7 @@
 """The ledger: speed, memory and bytes as ratios, both sides measured in turns in one process or read from records.
 
+Accuracies are compared as differences.
+
 What is read from records names them: where it came from is theirs to tell, and the line is as stale as they are.
 """
 
@@ -12,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from effbook.chapters import SYSTEMS
 from effbook.errors import EffbookError
@@ -35,10 +38,16 @@ class FromRecords:
         """Another number that follows from it."""
         return FromRecords(function(self.value), self.records)
 
+    def __sub__(self, other: "FromRecords") -> "FromRecords":
+        return FromRecords(self.value - other.value, tuple(dict.fromkeys(self.records + other.records)))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """A / B with its quartiles over the pairs, and the medians of both sides in `unit`; `records` if read from them."""
+    """A / B with its quartiles over the pairs, and the medians of both sides in `unit`; `records` if read from them.
+
+    With the sign "-" it is A - B, in the same unit.
+    """
 
     value: float
     low: float
@@ -48,6 +57,7 @@ class Ratio:
     unit: str
     pairs: int
     records: tuple[str, ...] = ()
+    sign: Literal["/", "-"] = "/"
 
     @property
     def iqr(self) -> float:
@@ -107,8 +117,18 @@ def register_bench(
     _benches[system, name] = bench
 
 
-def compare(a: Callable[[], object], b: Callable[[], object], repeats: int = 20, *, warm_up: int = 2) -> Ratio:
-    """Time a / time b, in milliseconds a call: A B A B ..., so that a drift of the machine meets both alike."""
+def compare(
+    a: Callable[[], object],
+    b: Callable[[], object],
+    repeats: int = 20,
+    *,
+    warm_up: int = 2,
+    clock: Callable[[], float] | None = None,
+) -> Ratio:
+    """Time a / time b, in milliseconds a call: A B A B ..., so that a drift of the machine meets both alike.
+
+    `clock` gives seconds; None: those of a watch.
+    """
     if repeats < 2:
         raise EffbookError(f"repeats = {repeats} gives no spread", "use 2 or more")
     for _ in range(warm_up):
@@ -117,19 +137,24 @@ def compare(a: Callable[[], object], b: Callable[[], object], repeats: int = 20,
     collected = gc.isenabled()
     gc.disable()
     try:
-        times = [(_time_ms(a), _time_ms(b)) for _ in range(repeats)]
+        times = [(_time_ms(a, clock), _time_ms(b, clock)) for _ in range(repeats)]
     finally:
         if collected:
             gc.enable()
-    low, middle, high = statistics.quantiles([x / y for x, y in times], n=4, method="inclusive")
+    return of_pairs(times, "ms")
+
+
+def of_pairs(pairs: Sequence[tuple[float, float]], unit: str) -> Ratio:
+    """a / b of two quantities that were measured in turns."""
+    low, middle, high = statistics.quantiles([a / b for a, b in pairs], n=4, method="inclusive")
     return Ratio(
         value=middle,
         low=low,
         high=high,
-        a=statistics.median(x for x, _ in times),
-        b=statistics.median(y for _, y in times),
-        unit="ms",
-        pairs=repeats,
+        a=statistics.median(a for a, _ in pairs),
+        b=statistics.median(b for _, b in pairs),
+        unit=unit,
+        pairs=len(pairs),
     )
 
 
@@ -138,6 +163,13 @@ def ratio(a: float | FromRecords, b: float | FromRecords, unit: str) -> Ratio:
     read = tuple(dict.fromkeys(path for side in (a, b) if isinstance(side, FromRecords) for path in side.records))
     a, b = (side.value if isinstance(side, FromRecords) else float(side) for side in (a, b))
     return Ratio(value=a / b, low=a / b, high=a / b, a=a, b=b, unit=unit, pairs=1, records=read)
+
+
+def difference(a: FromRecords, b: FromRecords, unit: str) -> Ratio:
+    """a - b of two quantities that were read from records."""
+    gap = a - b
+    sides = {"a": a.value, "b": b.value, "unit": unit, "sign": "-"}
+    return Ratio(value=gap.value, low=gap.value, high=gap.value, pairs=1, records=gap.records, **sides)
 
 
 def mean_of(metric: str, recipes: Sequence[Recipe], profile: str) -> FromRecords:
@@ -256,13 +288,14 @@ def _write(system: str, lines: list[Line]) -> None:
     write_atomically(bench_path(system), json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
-def _time_ms(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def _time_ms(call: Callable[[], object], clock: Callable[[], float] | None) -> float:
+    clock = clock or time.perf_counter
+    start = clock()
     call()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.synchronize()
-    return 1000 * (time.perf_counter() - start)
+    return 1000 * (clock() - start)
 
 
 def _parse(threshold: str) -> tuple[str, float]:

@@ -76,6 +76,11 @@ def test_a_ratio_of_recorded_runs_names_its_records_and_says_stale_where_they_ar
     assert "Medians" not in pages.bench_table({"bytes": read})
 
 
+def test_a_difference_has_a_minus_and_small_numbers_keep_their_digits():
+    less = ENTRY | {"ratio": ENTRY["ratio"] | {"value": 5.6, "a": 42.64, "b": 37.0, "unit": "points", "sign": "-"}}
+    assert "| 42.6 - 37 points |" in pages.bench_table({"linear": less})
+
+
 def test_a_ledger_that_was_not_measured_says_so():
     assert "Nothing is benched yet" in pages.bench_table({})
 

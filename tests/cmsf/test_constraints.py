@@ -6,8 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from effbook.cmsf import constraints
 from effbook.cmsf.bank import Bank
 from effbook.cmsf.constraints import (
+    TILE,
     ConfidentPseudoLabel,
     OtherModality,
     PreviousEpoch,
@@ -91,8 +93,10 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("tile", [TILE, 7, 1])  # the bank at once, or piece by piece
 @pytest.mark.parametrize("name", CASES)
-def test_positives_are_those_of_the_text(name):
+def test_positives_are_those_of_the_text(name, tile, monkeypatch):
+    monkeypatch.setattr(constraints, "TILE", tile)
     constraint, kind, options = CASES[name]
     for seed, batches in ((0, 1), (1, 2), (2, 6), (3, 8)):
         bank, positions = filled_bank(batches=batches, seed=seed, labelled=0.8, second_dim=DIM + 1)

@@ -9,7 +9,7 @@ from tiny_recipe import Tiny
 from effbook.errors import EffbookError
 from effbook.runs import bench as ledger
 from effbook.runs import records
-from effbook.runs.bench import bench, compare, mean_of, ratio, recorded, register_bench, standing_of
+from effbook.runs.bench import bench, compare, difference, mean_of, ratio, recorded, register_bench, standing_of
 from effbook.runs.execute import execute
 
 
@@ -36,6 +36,7 @@ def test_both_sides_are_measured_in_turns_and_the_median_taken(monkeypatch):
     assert (found.value, found.low, found.high) == (2.0, 1.0, 3.0)
     assert (found.a, found.b, found.unit, found.pairs) == (4000.0, 2000.0, "ms", 5)
     assert found.iqr == 2.0
+    assert compare(lambda: None, lambda: None, repeats=2, clock=iter(range(99)).__next__).value == 1.0
 
 
 def test_the_ledger_tells_what_is_reached_and_writes_where_it_came_from(folders):
@@ -46,7 +47,8 @@ def test_the_ledger_tells_what_is_reached_and_writes_where_it_came_from(folders)
     content = json.loads((folders[0] / "bench" / "nola.json").read_text())
     assert content["system"] == "nola"
     entry = recorded("nola")["bytes"]
-    assert entry["ratio"] == {"value": 2.0, "low": 2.0, "high": 2.0, "a": 100.0, "b": 50.0, "unit": "bytes", "pairs": 1}
+    own = {"value": 2.0, "low": 2.0, "high": 2.0, "a": 100.0, "b": 50.0, "unit": "bytes", "pairs": 1, "sign": "/"}
+    assert entry["ratio"] == own
     assert entry["reported"] == "1.9"
     assert entry["provenance"]["packages"]["torch"]
 
@@ -93,11 +95,15 @@ def test_a_ratio_of_recorded_runs_names_its_records_and_is_as_stale_as_they_are(
     register_bench("nola", "from records", lambda: ratio(mean_of("steps", pairs, "smoke"), 3, "steps"), ">= 2")
     register_bench("nola", "half", lambda: ratio(mean_of("steps", pairs, "smoke").map(lambda x: x / 2), 3, "steps"))
     register_bench("nola", "own", lambda: ratio(1, 1, "ms"))
+    steps = mean_of("steps", pairs, "smoke")
+    register_bench("nola", "less", lambda: difference(steps, steps.map(lambda x: x - 2), "steps"), ">= 2")
     bench("nola")
     entries = recorded("nola")
     names = [f"smoke/nola/tiny-{one.key}.json" for one in pairs]
     assert entries["from records"]["ratio"]["value"] == 2.0
     assert entries["half"]["ratio"]["value"] == 1.0
+    less = entries["less"]
+    assert (less["ratio"]["value"], less["ratio"]["sign"], less["reached"], less["records"]) == (2.0, "-", True, names)
     assert entries["from records"]["records"] == names
     assert "provenance" not in entries["from records"]  # the bench's commit did not measure it
     assert "records" not in entries["own"]

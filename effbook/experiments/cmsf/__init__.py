@@ -1,5 +1,25 @@
-"""CMSF's experiments: importing this package registers its recipes and their profiles."""
+"""CMSF's experiments: importing this package registers its recipes, their profiles and its benches."""
 
-from effbook.experiments.cmsf import evaluations, flops, overhead, profiles, splits, training
+from effbook.experiments.cmsf import (
+    bench,
+    evaluations,
+    flops,
+    modal,
+    modal_evaluation,
+    overhead,
+    profiles,
+    splits,
+    training,
+)
 
-__all__ = ["evaluations", "flops", "overhead", "profiles", "splits", "training"]
+__all__ = [
+    "bench",
+    "evaluations",
+    "flops",
+    "modal",
+    "modal_evaluation",
+    "overhead",
+    "profiles",
+    "splits",
+    "training",
+]

@@ -48,7 +48,7 @@ class OverheadRecipe(Training):
 
         device = torch.device(context.device)
         fewer = {"third_view": False} if self.third_view else {"method": "byol"}
-        sides = [_Side(dataclasses.replace(self, **changes), device) for changes in ({}, fewer)]
+        sides = [Side(dataclasses.replace(self, **changes), device) for changes in ({}, fewer)]
         durations_ms: list[list[float]] = [[], []]
         for step in range(self.steps):
             for place in (0, 1) if step % 2 else (1, 0):
@@ -57,7 +57,7 @@ class OverheadRecipe(Training):
         return Result(metrics={"overhead": 100.0 * (own / other - 1), "step_ms": own, "compared_step_ms": other})
 
 
-class _Side:
+class Side:
     """One method, with its own networks and a bank that is full."""
 
     def __init__(self, recipe: Training, device) -> None:

@@ -243,7 +243,8 @@ def test_every_row_of_the_exhibits_makes_a_recipe_that_a_probe_caps(profile):
         try:
             scaled = scale(recipe, profile)
         except NotInProfileError:
-            assert (recipe.name, profile) in {("cmsf-transfer", "mini"), ("cmsf-transfer", "lab")}
+            not_packaged = recipe.name == "cmsf-transfer" and profile in ("mini", "lab")
+            assert not_packaged or (profile == "mini" and recipe.augmentation == "strong")
             continue
         capped = dataclasses.replace(scaled, **scaled.probe())
         assert capped.epochs <= 2 or recipe.name == "cmsf-overhead"
