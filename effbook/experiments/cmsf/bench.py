@@ -173,7 +173,8 @@ def memory(images: int) -> tuple[int, int]:
         networks = Networks(encoder, encoder.num_features)
         method = MeanShift(networks, constraint_of(recipe), settings, images=images)
         sgd = torch.optim.SGD(method.trained(), lr=recipe.learning_rate, momentum=0.9)
-        view = torch.randn(recipe.batch_size, 3, recipe.image_px, recipe.image_px, generator=draw)
+        size_px = recipe.view_px or recipe.image_px
+        view = torch.randn(recipe.batch_size, 3, size_px, size_px, generator=draw)
         label = torch.full((recipe.batch_size,), -1)
         for _ in range(2):
             index = torch.randint(images, (recipe.batch_size,), generator=draw)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -17,8 +18,8 @@ from effbook.cmsf.heads import projector
 from effbook.cmsf.networks import Networks
 from effbook.cmsf.step import Batch, MeanShift
 from effbook.cmsf.train import Method, Moment, train
-from effbook.experiments.cmsf.learning import Recorder
 from effbook.experiments.cmsf.modal_inputs import new_encoder, read_part
+from effbook.experiments.cmsf.recording import Recorder, Seen
 from effbook.experiments.cmsf.stages import CROSS, OTHER, STAGE, Stages
 from effbook.runs.recipe import Context
 
@@ -118,12 +119,12 @@ def learn(recipe: Stages, context: Context, folder: Path) -> None:
         drops=(max(1, epochs * 4 // 5),),
         seed=recipe.seed,
     )
-    recorder = Recorder(method, images.labels)
+    recorder = Recorder(method, images.labels, epochs=epochs)
     resume = context.resume()
     if resume is not None and resume[2].get("stages") != list(recipe.stages):
         resume = None  # of an earlier stage, which is kept by now
     if resume is not None:
-        recorder.epochs, recorder.ranks = resume[2]["epochs"], resume[2]["ranks"]
+        recorder.seen = Seen(**resume[2]["seen"])
     steps = len(images) // recipe.batch_size
     bar = context.progress(epochs * steps, recipe.stages[-1], done=(resume[1] if resume else 0) * steps)
 
@@ -134,13 +135,12 @@ def learn(recipe: Stages, context: Context, folder: Path) -> None:
     def keep(state: dict) -> None:
         done = len(state["history"])
         if context.due() and done < epochs:
-            seen = {"stages": list(recipe.stages), "epochs": recorder.epochs, "ranks": recorder.ranks}
-            context.checkpoint(state, done, seen)
+            context.checkpoint(state, done, {"stages": list(recipe.stages), "seen": asdict(recorder.seen)})
 
     data = images.views(modality, other=frozen is not None)
     losses = train(method, data, settings, resume=resume[0] if resume else None, keep=keep, watch=watch)
     history = {
-        "epochs": [{"loss": one["loss"]} | seen for one, seen in zip(losses, recorder.epochs, strict=True)],
+        "epochs": [{"loss": one["loss"]} | seen for one, seen in zip(losses, recorder.seen.epochs, strict=True)],
         "step_ms": recorder.step_ms(),
         "broken": images.broken,
     }
