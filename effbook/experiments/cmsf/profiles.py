@@ -97,7 +97,7 @@ def _with(**changes: dict[str, Any]) -> Table:
 # Of the ten data sets CIFAR-10 alone is in a package, and there the networks were trained. These stand in for all ten.
 PACKAGED = ("mnist", "fashion-mnist", "digits")
 SINGLE = {"target": lambda r: r.target if r.target in PACKAGED else SKIP}
-FEW = {"trials": 12, "iterations": (1, 20), "target_images": 1_500}
+FEW = {"trials": 8, "iterations": (1, 5), "target_images": 1_500}
 TABLE: dict[str, Table] = {
     "cmsf-train": TRAINING,
     "cmsf-overhead": {
