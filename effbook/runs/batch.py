@@ -11,6 +11,7 @@ from effbook.errors import EffbookError
 from effbook.runs import machine, records
 from effbook.runs.code import here
 from effbook.runs.execute import execute
+from effbook.runs.plan import seconds_of
 from effbook.runs.progress import Display, duration
 from effbook.runs.recipe import Recipe
 from effbook.runs.records import Record
@@ -44,11 +45,12 @@ def execute_all(pairs: Sequence[Pair], *, jobs: int = 1, fresh: bool = False, qu
         display.say(f"{len(done)} of {len(done) + len(to_do)} runs are recorded{note}")
     since = datetime.now(UTC) if fresh else None  # of the whole batch: runs that share a training train it once
     failures: list[tuple[Recipe, Exception]] = []
-    start, planned, spent = time.monotonic(), sum(recipe.cost().seconds for recipe, _ in to_do), 0.0
+    seconds = seconds_of(to_do)
+    start, planned, spent = time.monotonic(), sum(seconds.values()), 0.0
     with nullcontext() if quiet or not to_do else display.live():
         for count, (pair, outcome) in enumerate(_outcomes(to_do, jobs, since, quiet, display), 1):
             recipe, profile = pair
-            spent += recipe.cost().seconds
+            spent += seconds[pair]
             left = (time.monotonic() - start) / max(spent, 1e-9) * (planned - spent)
             line = f"[{count}/{len(to_do)}] {recipe.name} {recipe.key} seed {recipe.seed} ({profile}): "
             if isinstance(outcome, Exception):

@@ -78,6 +78,16 @@ def plan(pairs: Sequence[tuple[Recipe, str]]) -> Plan:
     return Plan(tuple(runs), *_data([run.recipe for run in runs if run.to_do]))
 
 
+def seconds_of(pairs: Sequence[tuple[Recipe, str]]) -> dict[tuple[Recipe, str], float]:
+    """What each takes after those before it, together with the runs that it depends on: an estimate."""
+    found, waiting, wanted = {}, 0.0, set(pairs)
+    for run in plan(pairs).runs:  # what a run depends on comes before it
+        waiting += run.seconds
+        if (run.recipe, run.profile) in wanted:
+            found[run.recipe, run.profile], waiting = waiting, 0.0
+    return found
+
+
 def _settle(
     recipe: Recipe, profile: str, states: dict[tuple[Recipe, str], str], sources: Sources, *, needed: bool
 ) -> None:

@@ -16,7 +16,7 @@ from effbook.data.manifest import Manifest
 from effbook.runs import records
 from effbook.runs.context import Context
 from effbook.runs.execute import execute
-from effbook.runs.plan import plan
+from effbook.runs.plan import plan, seconds_of
 from effbook.runs.recipe import Cost, Recipe, Shared, register_recipe
 
 
@@ -74,6 +74,12 @@ def test_the_runs_that_a_run_depends_on_are_planned_before_it(folders):
     both = plan([(Tiny(steps=2), "smoke"), *pairs])
     assert [(run.recipe.name, run.state) for run in both.runs[:2]] == [("tiny", "to do"), ("tiny-training", "to do")]
     assert plan([(Tiny(steps=2), "smoke")]).runs[0].state == "stale"
+
+
+def test_the_time_left_counts_what_runs_depend_on_and_once_what_they_share(folders):
+    pairs = [(Training(needs_tiny=True), "smoke"), (Training(needs_tiny=True, shown=1), "smoke"), (Tiny(), "smoke")]
+    tiny = Tiny().cost().seconds
+    assert seconds_of(pairs) == dict(zip(pairs, (tiny + 130, 30, tiny), strict=True))
 
 
 def test_the_data_that_is_not_in_the_cache_is_added_and_an_unknown_size_is_told(folders, monkeypatch):
