@@ -142,8 +142,12 @@ def test_a_network_on_features_is_judged_on_features_of_whole_images(context, pa
     assert torch.equal(y, test.labels)
 
 
-def test_fine_tuning_of_features_is_refused():
-    from effbook.errors import EffbookError
-
-    with pytest.raises(EffbookError, match="features of another network cannot be fine-tuned"):
-        FinetuneRecipe(method="cmsf-sup", encoder="mlp", features_of="mobilenet-v2")
+@pytest.mark.parametrize("caching", ["online", "offline"])
+def test_few_labels_train_and_are_tuned_on_features(context, packaged, caching):
+    fields = {"method": "cmsf-semi", "k": 4, "labelled": 0.1, "threshold": 0.0, "caching": caching}
+    features = {"encoder": "mlp", "features_of": "mobilenet-v2", "views": 3}
+    training = dataclasses.replace(smoke(TrainRecipe, **fields), **features)
+    assert 0 <= training.run(context).metrics["labels"] <= 100
+    recipe = dataclasses.replace(smoke(FinetuneRecipe, **fields), **features, tuning_epochs=20)
+    metrics = recipe.run(context).metrics
+    assert metrics["top1"] > 100 / 8  # better than chance
