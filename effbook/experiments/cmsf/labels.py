@@ -24,6 +24,9 @@ from effbook.experiments.cmsf.images import Split
 from effbook.experiments.cmsf.settings import SELF, Training
 
 
+LEAST_STEPS = 16  # of a classifier's epoch: where few images have labels, its batch of 256 is made smaller
+
+
 def shown_labels(recipe: Training, images: Split) -> Tensor:
     """[N], -1 where the method sees none: first coarsened, then changed at random, then taken away."""
     labels = images.labels
@@ -59,7 +62,8 @@ class PseudoLabels(nn.Module):
     def __init__(self, recipe: Training, method: MeanShift, labels: Tensor, classes: int, plain: Callable) -> None:
         super().__init__()
         self.recipe, self.classes, self.plain, self.rounds = recipe, classes, plain, 0
-        self.settings = ClassifierSettings(kind=recipe.classifier, batch=recipe.classifier_batch)
+        batch = max(2, min(ClassifierSettings.batch, int((labels >= 0).sum()) // LEAST_STEPS))
+        self.settings = ClassifierSettings(kind=recipe.classifier, batch=batch)
         self.networks = [method.networks]  # in a list, so that it is not a part of this module
         self.cache = FeatureCache(labels, dim=method.bank.embeddings.shape[1])
         self.fitted: list[nn.Module] = []  # the classifier, not a part either: a new one has no place in a state yet

@@ -74,7 +74,6 @@ TRAINING = {
         "crops": lambda r: min(r.crops, 2),
         "crop_px": 16,
         "crop_scale": (0.1, 0.4),
-        "classifier_batch": 32,
         "support": 80,
     },
     "lab": {

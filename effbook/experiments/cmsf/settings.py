@@ -72,7 +72,6 @@ class Training(Recipe):
     # semi-supervised
     threshold: Share = 0.85
     classifier: Literal["none", "knn", "linear", "mlp2", "mlp3"] = "mlp2"  # none: labelled queries alone have labels
-    classifier_batch: Annotated[int, Field(ge=2)] = 256
     caching: Literal["online", "offline"] = "online"
     support: Annotated[int, Field(ge=2)] = 400  # of PAWS
 

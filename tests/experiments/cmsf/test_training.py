@@ -177,7 +177,9 @@ def test_a_pseudo_labeller_goes_on_as_it_was(kind):
     first, second = (PseudoLabels(recipe, method, labels, 4, None) for _ in range(2))
     first.cache.write(torch.arange(40), torch.randn(40, 6, generator=draw))
     first.after(SimpleNamespace(step=2, steps=4))
-    assert first.settings == ClassifierSettings(kind=kind)
+    assert first.settings == ClassifierSettings(kind=kind, batch=2)  # 40 labels: 16 steps and more an epoch
+    many = PseudoLabels(recipe, method, torch.arange(9000) % 4, 4, None)
+    assert many.settings == ClassifierSettings(kind=kind)
     second.load_state_dict(first.state_dict())
     x = torch.randn(9, 6, generator=draw)
     assert torch.equal(first.classifier(x), second.classifier(x))
