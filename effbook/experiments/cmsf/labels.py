@@ -23,7 +23,6 @@ from effbook.evaluate.few import few_labels
 from effbook.experiments.cmsf.images import Split
 from effbook.experiments.cmsf.settings import SELF, Training
 
-
 LEAST_STEPS = 16  # of a classifier's epoch: where few images have labels, its batch of 256 is made smaller
 
 

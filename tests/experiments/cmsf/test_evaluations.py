@@ -148,6 +148,5 @@ def test_few_labels_train_and_are_tuned_on_features(context, packaged, caching):
     features = {"encoder": "mlp", "features_of": "mobilenet-v2", "views": 3}
     training = dataclasses.replace(smoke(TrainRecipe, **fields), **features)
     assert 0 <= training.run(context).metrics["labels"] <= 100
-    recipe = dataclasses.replace(smoke(FinetuneRecipe, **fields), **features, tuning_epochs=20)
-    metrics = recipe.run(context).metrics
-    assert metrics["top1"] > 100 / 8  # better than chance
+    recipe = dataclasses.replace(smoke(FinetuneRecipe, **fields), **features, share=0.5, tuning_epochs=60)
+    assert recipe.run(context).metrics["top1"] > 20  # of ten classes
