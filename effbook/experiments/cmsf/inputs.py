@@ -20,7 +20,7 @@ from effbook.experiments.cmsf.images import Split, features_of, normalised, seen
 from effbook.experiments.cmsf.settings import FEATURES, Training
 from effbook.runs.recipe import Context
 
-SMALL = {"small": ((16, 32, 64, 128), 1), "small-half": ((8, 16, 32, 64), 1), "small-deep": ((16, 32, 64, 128), 2)}
+SMALL = {"small": ((16, 32, 64, 256), 1), "small-half": ((8, 16, 32, 128), 1), "small-deep": ((16, 32, 64, 256), 2)}
 WIDTH = 256  # of the MLP on features, in both layers
 FEATURE_PX = 64
 LOOKED_AT = 10_000  # images at once

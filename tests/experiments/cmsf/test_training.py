@@ -128,7 +128,7 @@ def test_xent_is_judged_by_the_classifier_that_it_trained_itself_on_wrong_labels
     assert coarse[0] == coarse[1]
     folder = learning.trained(recipe, context)
     kept, test = load_file(folder / CLASSIFIER), images.split(recipe, "toy-shapes", "test", wanted=40, seed=0)
-    network = nn.Sequential(kept_encoder(recipe, folder), nn.Linear(64, len(test.classes)))
+    network = nn.Sequential(kept_encoder(recipe, folder), nn.Linear(128, len(test.classes)))
     network[1].load_state_dict(kept)
     with torch.no_grad():
         guess = network(images.normalised(test.images)).argmax(1)
