@@ -66,7 +66,7 @@ TRAINING = {
         "k": lambda r: NEAR.get(r.k, r.k),
         "bank": smaller_bank,
         "augmentation": seen_as,
-        "epochs": lambda r: 8 if from_pixels(r) else max(1, r.epochs // 10),
+        "epochs": lambda r: 6 if from_pixels(r) else max(1, r.epochs // 10),
         "batch_size": lambda r: 192 if r.batch_size == 768 else 64 if from_pixels(r) else 128,
         # short trainings want larger steps and a target that follows sooner: tried on held-out images
         "learning_rate": lambda r: 2 * r.learning_rate,
