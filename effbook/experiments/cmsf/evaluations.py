@@ -116,7 +116,10 @@ class LinearRecipe(Evaluation):
 @register_recipe
 @dataclass(frozen=True, kw_only=True)
 class FinetuneRecipe(Evaluation):
-    """Fine-tune the whole network with few labels, in one round or in two with pseudo-labels between (A.1.5.3)."""
+    """Fine-tune the whole network with few labels, in one round or in two with pseudo-labels between (A.1.5.3).
+
+    Of a network on a packaged one's features only itself is tuned.
+    """
 
     name: ClassVar[str] = "cmsf-finetune"
 
@@ -124,11 +127,6 @@ class FinetuneRecipe(Evaluation):
     rounds: Annotated[int, Field(ge=1, le=2)] = 2
     tuning_epochs: PositiveInt = 20
     tuning_batch: Annotated[int, Field(ge=2)] = 256
-
-    def validate(self) -> None:
-        super().validate()
-        if self.features_of:
-            raise EffbookError("features of another network cannot be fine-tuned", "choose an encoder of images")
 
     def probe(self) -> dict[str, object]:
         return super().probe() | {"tuning_epochs": min(self.tuning_epochs, 2)}
@@ -138,7 +136,8 @@ class FinetuneRecipe(Evaluation):
         from effbook.cmsf.pseudo import FinetuneSettings, finetune
         from effbook.cmsf.seeds import generator
         from effbook.evaluate.vision import accuracy
-        from effbook.experiments.cmsf.images import features_of, normalised, seen, split, train_split
+        from effbook.experiments.cmsf.images import seen, split, train_split
+        from effbook.experiments.cmsf.inputs import embed, feature_views, one_of, plain_inputs
         from effbook.experiments.cmsf.labels import shown
 
         encoder, train = self.encoder_of(context), train_split(self)
@@ -148,6 +147,12 @@ class FinetuneRecipe(Evaluation):
             rounds=self.rounds, epochs=self.tuning_epochs, drop_epochs=drops, batch=self.tuning_batch
         )
         view, draw = weak(self.view_px or self.image_px), generator(self.seed, 10)
+        plain, views = plain_inputs(self, context, train), feature_views(self, context) if self.features_of else None
+
+        def training(index: "Tensor") -> "Tensor":
+            made = seen(train.at(index), draw, view=view) if views is None else one_of(views[index], draw)
+            return made.to(context.device)
+
         network, labels = finetune(
             encoder,
             train.labels.where(known, -1),
@@ -155,11 +160,11 @@ class FinetuneRecipe(Evaluation):
             classes=len(train.classes),
             settings=settings,
             generator=draw,
-            training=lambda i: seen(train.at(i), draw, view=view).to(context.device),
-            plain=lambda i: normalised(train.whole(i)).to(context.device),
+            training=training,
+            plain=lambda index: plain(index).to(context.device),
         )
         test = split(self, self.dataset, "test", wanted=self.test_images, seed=0)
-        logits, y_test = features_of(network, test)
+        logits, y_test = embed(self, context, network, test)
         guessed = (labels >= 0) & ~known
         right = 100.0 * (labels == train.labels)[guessed].double().mean().item() if guessed.any() else None
         return Result(

@@ -1,7 +1,8 @@
 """What a training and its evaluations read and train: views, encoders, and features of a packaged network."""
 
 import dataclasses
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from effbook.experiments.cmsf.images import Split, features_of, normalised, seen
 from effbook.experiments.cmsf.settings import FEATURES, Training
 from effbook.runs.recipe import Context
 
-SMALL = {"small": ((16, 32, 64, 128), 1), "small-half": ((8, 16, 32, 64), 1), "small-deep": ((16, 32, 64, 128), 2)}
+SMALL = {"small": ((16, 32, 64, 256), 1), "small-half": ((8, 16, 32, 128), 1), "small-deep": ((16, 32, 64, 256), 2)}
 WIDTH = 256  # of the MLP on features, in both layers
 FEATURE_PX = 64
 LOOKED_AT = 10_000  # images at once
@@ -85,6 +86,14 @@ def embed(recipe: Training, context: Context, encoder: nn.Module, images: Split)
     return features(encoder, x, 256), y
 
 
+def plain_inputs(recipe: Training, context: Context, images: Split) -> Callable[[Tensor], Tensor]:
+    """What the encoder takes of unaltered images, by their indices [B]; features are computed when first asked for."""
+    if not recipe.features_of:
+        return lambda index: normalised(images.whole(index))
+    kept = cache(lambda: plain_features(recipe, context, images)[0])
+    return lambda index: kept()[index]
+
+
 # ------------------------------------------------------------------------------- features of a packaged network
 
 
@@ -131,9 +140,10 @@ def _enlarged(pixels: Tensor) -> Tensor:
 
 def views_of_features(features: Tensor, labels: Tensor, *, seed: int) -> Views:
     """Batches that see, of the V views of each image in features [N, V, D], one drawn for each network."""
-    return Views(TensorDataset(features, labels), strong=_one_of, weak=_one_of, seed=seed)
+    return Views(TensorDataset(features, labels), strong=one_of, weak=one_of, seed=seed)
 
 
-def _one_of(features: Tensor, draw: Generator) -> Tensor:
+def one_of(features: Tensor, draw: Generator) -> Tensor:
+    """Of the views of each image in features [B, V, D] one, drawn: [B, D]."""
     view = torch.randint(features.shape[1], (len(features),), generator=draw)
     return features[torch.arange(len(features)), view]

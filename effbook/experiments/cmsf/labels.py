@@ -20,8 +20,10 @@ from effbook.cmsf.step import Batch, MeanShift
 from effbook.cmsf.train import Moment
 from effbook.data.coarse import coarse_parents
 from effbook.evaluate.few import few_labels
-from effbook.experiments.cmsf.images import Split, normalised
+from effbook.experiments.cmsf.images import Split
 from effbook.experiments.cmsf.settings import SELF, Training
+
+LEAST_STEPS = 16  # of a classifier's epoch: where few images have labels, its batch of 256 is made smaller
 
 
 def shown_labels(recipe: Training, images: Split) -> Tensor:
@@ -53,13 +55,14 @@ class PseudoLabels(nn.Module):
     """What `MeanShift` asks for labels: the true ones, and what a classifier on the labelled images' features guesses.
 
     The classifier is trained anew in the middle and at the end of each epoch. `labels` [N] are -1 where unknown.
-    `whole(index)` gives images as they are, uint8.
+    `plain(index [B])` gives what the network takes of unaltered images.
     """
 
-    def __init__(self, recipe: Training, method: MeanShift, labels: Tensor, classes: int, whole: Callable) -> None:
+    def __init__(self, recipe: Training, method: MeanShift, labels: Tensor, classes: int, plain: Callable) -> None:
         super().__init__()
-        self.recipe, self.classes, self.whole, self.rounds = recipe, classes, whole, 0
-        self.settings = ClassifierSettings(kind=recipe.classifier)
+        self.recipe, self.classes, self.plain, self.rounds = recipe, classes, plain, 0
+        batch = max(2, min(ClassifierSettings.batch, int((labels >= 0).sum()) // LEAST_STEPS))
+        self.settings = ClassifierSettings(kind=recipe.classifier, batch=batch)
         self.networks = [method.networks]  # in a list, so that it is not a part of this module
         self.cache = FeatureCache(labels, dim=method.bank.embeddings.shape[1])
         self.fitted: list[nn.Module] = []  # the classifier, not a part either: a new one has no place in a state yet
@@ -108,7 +111,7 @@ class PseudoLabels(nn.Module):
     @torch.no_grad()
     def _embed(self, index: Tensor) -> Tensor:
         device = self.cache.features.device
-        return self.networks[0].target(normalised(self.whole(index.cpu()).to(device)))
+        return self.networks[0].target(self.plain(index.cpu()).to(device))
 
     def get_extra_state(self) -> dict:
         """The classifier, which is made anew again and again, and how often it was."""

@@ -1,6 +1,7 @@
 """Train the network of a recipe and keep it, with what was recorded epoch by epoch."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,7 +24,13 @@ from effbook.cmsf.step import MeanShift
 from effbook.cmsf.train import Method, Moment, train
 from effbook.cmsf.views import Views
 from effbook.experiments.cmsf.images import Split, train_split
-from effbook.experiments.cmsf.inputs import feature_views, new_encoder, training_views, views_of_features
+from effbook.experiments.cmsf.inputs import (
+    feature_views,
+    new_encoder,
+    plain_inputs,
+    training_views,
+    views_of_features,
+)
 from effbook.experiments.cmsf.labels import PseudoLabels, class_count, shown_labels
 from effbook.experiments.cmsf.recording import Recorder, Seen
 from effbook.experiments.cmsf.rivals import CrossEntropy, rival
@@ -47,7 +54,7 @@ def learn(recipe: Training, context: Context, folder: Path) -> None:
     if recipe.method != "none":
         labels = shown_labels(recipe, images)  # [N], -1 where the method sees none
         data = _views(recipe, context, images, labels)
-        method = make_method(recipe, encoder, data, labels, images)
+        method = make_method(recipe, encoder, data, labels, images, plain=plain_inputs(recipe, context, images))
         history = _train(recipe, context, images, method, data)
         if isinstance(method, CrossEntropy):
             save_file(method.head.state_dict(), folder / CLASSIFIER)
@@ -104,8 +111,13 @@ def _drops(recipe: Training) -> tuple[int, ...]:
     return tuple(sorted({max(1, recipe.epochs * i // 3) for i in (1, 2)})) if recipe.schedule == "steps" else ()
 
 
-def make_method(recipe: Training, encoder: nn.Module, data: Views, labels: Tensor, images: Split) -> Method:
-    """The method that trains the encoder: mean shift with the recipe's constraint, or a rival."""
+def make_method(
+    recipe: Training, encoder: nn.Module, data: Views, labels: Tensor, images: Split, *, plain: Callable | None = None
+) -> Method:
+    """The method that trains the encoder: mean shift with the recipe's constraint, or a rival.
+
+    `plain(index [B])` gives what the encoder takes of unaltered images, for pseudo-labels with an offline cache.
+    """
     constraint, classes = constraint_of(recipe), class_count(recipe, images)
     if constraint is None:
         at = images.at if not recipe.features_of else data.dataset.tensors[0].__getitem__
@@ -121,7 +133,7 @@ def make_method(recipe: Training, encoder: nn.Module, data: Views, labels: Tenso
     networks = Networks(encoder, encoder.num_features, seed=recipe.seed)
     method = MeanShift(networks, constraint, settings, images=len(data))
     if recipe.method == "cmsf-semi" and recipe.classifier != "none":
-        method.relabel = PseudoLabels(recipe, method, labels, classes, images.whole).to(networks.device)
+        method.relabel = PseudoLabels(recipe, method, labels, classes, plain).to(networks.device)
     return method
 
 

@@ -8,6 +8,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
 from effbook import experiments
+from effbook.cmsf import pseudo
 from effbook.experiments.cmsf import images, inputs, learning
 from effbook.experiments.cmsf.evaluations import (
     FinetuneRecipe,
@@ -142,8 +143,19 @@ def test_a_network_on_features_is_judged_on_features_of_whole_images(context, pa
     assert torch.equal(y, test.labels)
 
 
-def test_fine_tuning_of_features_is_refused():
-    from effbook.errors import EffbookError
+@pytest.mark.parametrize("caching", ["online", "offline"])
+def test_few_labels_train_and_are_tuned_on_features(context, packaged, monkeypatch, caching):
+    fields = {"method": "cmsf-semi", "k": 4, "labelled": 0.1, "threshold": 0.0, "caching": caching}
+    features = {"encoder": "mlp", "features_of": "mobilenet-v2", "views": 3}
+    training = dataclasses.replace(smoke(TrainRecipe, **fields), **features)
+    assert 0 <= training.run(context).metrics["labels"] <= 100
 
-    with pytest.raises(EffbookError, match="features of another network cannot be fine-tuned"):
-        FinetuneRecipe(method="cmsf-sup", encoder="mlp", features_of="mobilenet-v2")
+    asked, finetune = [], pseudo.finetune
+    monkeypatch.setattr(pseudo, "finetune", lambda *args, **given: asked.append(given) or finetune(*args, **given))
+    recipe = dataclasses.replace(smoke(FinetuneRecipe, **fields), **features)
+    assert 0 <= recipe.run(context).metrics["top1"] <= 100
+    kept, train = inputs.feature_views(recipe, context), images.train_split(recipe)
+    index = torch.tensor([5, 0, 90])
+    assert (asked[0]["training"](index)[:, None] == kept[index]).all(2).any(1).all()  # one of its views
+    plain = inputs._of(recipe)(inputs._enlarged(train.images[index]))
+    torch.testing.assert_close(asked[0]["plain"](index), plain)

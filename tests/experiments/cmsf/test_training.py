@@ -128,7 +128,7 @@ def test_xent_is_judged_by_the_classifier_that_it_trained_itself_on_wrong_labels
     assert coarse[0] == coarse[1]
     folder = learning.trained(recipe, context)
     kept, test = load_file(folder / CLASSIFIER), images.split(recipe, "toy-shapes", "test", wanted=40, seed=0)
-    network = nn.Sequential(kept_encoder(recipe, folder), nn.Linear(64, len(test.classes)))
+    network = nn.Sequential(kept_encoder(recipe, folder), nn.Linear(128, len(test.classes)))
     network[1].load_state_dict(kept)
     with torch.no_grad():
         guess = network(images.normalised(test.images)).argmax(1)
@@ -177,7 +177,9 @@ def test_a_pseudo_labeller_goes_on_as_it_was(kind):
     first, second = (PseudoLabels(recipe, method, labels, 4, None) for _ in range(2))
     first.cache.write(torch.arange(40), torch.randn(40, 6, generator=draw))
     first.after(SimpleNamespace(step=2, steps=4))
-    assert first.settings == ClassifierSettings(kind=kind)
+    assert first.settings == ClassifierSettings(kind=kind, batch=2)  # 40 labels: 16 steps and more an epoch
+    many = PseudoLabels(recipe, method, torch.arange(9000) % 4, 4, None)
+    assert many.settings == ClassifierSettings(kind=kind)
     second.load_state_dict(first.state_dict())
     x = torch.randn(9, 6, generator=draw)
     assert torch.equal(first.classifier(x), second.classifier(x))
