@@ -2,17 +2,37 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from effbook.cmsf.seeds import generator, seeded
-from effbook.cmsf.step import Batch
 from effbook.errors import EffbookError
+from effbook.training.seeds import generator, seeded
 
 Make = Callable[[Any, Generator], Tensor]  # images (a tensor [B, C, H, W], or a list where sizes differ) to [B, ...]
+
+
+class Batch(NamedTuple):
+    """What a step sees of a batch: every method takes it.
+
+    `index` [B] numbers the training images from 0, `label` [B] is -1 where there is none. `strong` are the online
+    network's views, [B, ...] each, smaller crops among them; `weak` is the target's. `extra` is the target's third
+    view, or the other modality's input.
+    """
+
+    index: Tensor
+    strong: tuple[Tensor, ...]
+    weak: Tensor
+    label: Tensor
+    extra: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on a device."""
+        index, weak, label = (t.to(device, non_blocking=True) for t in (self.index, self.weak, self.label))
+        extra = None if self.extra is None else self.extra.to(device, non_blocking=True)
+        return Batch(index, tuple(view.to(device, non_blocking=True) for view in self.strong), weak, label, extra)
 
 
 class Views:
