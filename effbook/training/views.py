@@ -65,14 +65,10 @@ class Views:
 
     def batches(self, order: Sequence[Tensor], *, epoch: int) -> Iterator[Batch]:
         """One batch for each index tensor [B]."""
-        make = partial(self._batch, epoch)
-        if self.workers:
-            yield from DataLoader(list(order), batch_size=None, num_workers=self.workers, collate_fn=make)
-        else:
-            yield from map(make, order)
+        yield from mapped(partial(self._batch, epoch), order, workers=self.workers)
 
     def _batch(self, epoch: int, index: Tensor) -> Batch:
-        images, labels = self._fetch(index)
+        images, labels = fetch(self.dataset, index)
         key = (self.seed, epoch, int(index[0]))
         draw = generator(*key)
         with seeded(*key):
@@ -81,17 +77,30 @@ class Views:
             extra = None if self.extra is None else self.extra(images, draw)
         return Batch(index, strong, weak, labels, extra)
 
-    def _fetch(self, index: Tensor) -> tuple[Any, Tensor]:
-        if isinstance(self.dataset, TensorDataset):
-            images, *rest = self.dataset[index]
-            labels = rest[0] if rest else torch.full((len(index),), -1)
-        else:
-            items = [self.dataset[i] for i in index.tolist()]
-            pairs = [item if isinstance(item, tuple | list) else (item, None) for item in items]
-            images = [image for image, *_ in pairs]
-            labels = torch.tensor([-1 if label is None else int(label) for _, label, *_ in pairs])
-            if all(isinstance(image, Tensor) and image.shape == images[0].shape for image in images):
-                images = torch.stack(images)
-        if int(labels.min()) < -1:
-            raise EffbookError(f"a label is {int(labels.min())}", "number classes from 0, and use -1 for no label")
-        return images, labels.long()
+
+def mapped(make: Callable[[Tensor], Batch], order: Sequence[Tensor], *, workers: int) -> Iterator[Batch]:
+    """make(index) for each index tensor [B], in order, here or in so many processes."""
+    if workers:
+        yield from DataLoader(list(order), batch_size=None, num_workers=workers, collate_fn=make)
+    else:
+        yield from map(make, order)
+
+
+def fetch(dataset: Dataset | Sequence[Any], index: Tensor) -> tuple[Any, Tensor]:
+    """Images and labels [B] of a data set: a tensor [B, ...] where all are of one shape, else a list; label -1: none.
+
+    Raises EffbookError for a label below -1.
+    """
+    if isinstance(dataset, TensorDataset):
+        images, *rest = dataset[index]
+        labels = rest[0] if rest else torch.full((len(index),), -1)
+    else:
+        items = [dataset[i] for i in index.tolist()]
+        pairs = [item if isinstance(item, tuple | list) else (item, None) for item in items]
+        images = [image for image, *_ in pairs]
+        labels = torch.tensor([-1 if label is None else int(label) for _, label, *_ in pairs])
+        if all(isinstance(image, Tensor) and image.shape == images[0].shape for image in images):
+            images = torch.stack(images)
+    if int(labels.min()) < -1:
+        raise EffbookError(f"a label is {int(labels.min())}", "number classes from 0, and use -1 for no label")
+    return images, labels.long()
