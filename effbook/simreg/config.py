@@ -1,7 +1,7 @@
 """The settings of a distillation, without torch. The defaults are the dissertation's."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from effbook.errors import EffbookError
 from effbook.training.settings import (
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 Head = Literal["none", "linear", "2L", "4L", "2L-equal", "4L-equal"]
 Objective = Literal["simreg", "regress", "regress-bn", "compress-1q", "compress-2q"]
-HEADS = ("none", "linear", "2L", "4L", "2L-equal", "4L-equal")
-OBJECTIVES = ("simreg", "regress", "regress-bn", "compress-1q", "compress-2q")
+HEADS: tuple[str, ...] = get_args(Head)
+OBJECTIVES: tuple[str, ...] = get_args(Objective)
 VIEWS = ("plain", "weak", "strong")
 
 
@@ -28,8 +28,8 @@ VIEWS = ("plain", "weak", "strong")
 class DistillSettings:
     """What determines a distillation, beside the networks and the images.
 
-    `teacher_view` and `student_view`: "plain" (the central square, resized), "weak", "strong", or a `View` of one's own.
-    With `same` both networks get one tensor, else each a draw of its own. A view is drawn from (seed, epoch, index):
+    `teacher_view` and `student_view`: "plain" (the central square, resized), "weak", "strong", or a `View` of one's
+    own. With `same` both networks get one tensor, else each a draw of its own. A view is drawn from (seed, epoch, index):
     with `distinct_views` V it is that of epoch mod V, so that V cached features an image are enough. `size_px`: of the
     views, by default the shorter side of the first image. `mean` and `deviation` normalise each channel; by default
     they are those that the teacher tells (timm's models do), else ImageNet's. CompRess has `queue_size`, `temperature`
