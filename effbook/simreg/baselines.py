@@ -77,9 +77,11 @@ class CompRess(nn.Module):
         super().__init__()
         self.student, self.teachers, self.settings = student, [teachers], settings  # in a list: not to be saved
         self.slow = copy.deepcopy(student).requires_grad_(False) if settings.objective == "compress-2q" else None
-        own = _head_width(student) if self.slow is not None else None
-        size = settings.queue_size
-        self.bank = Bank(size, teachers.dims[0], second_dim=own, seed=settings.seed, device=device)
+        (dim,) = teachers.dims
+        own = None
+        if self.slow is not None:
+            own = student.dim if settings.head == "none" else dim
+        self.bank = Bank(settings.queue_size, dim, second_dim=own, seed=settings.seed, device=device)
 
     def trained(self) -> list[nn.Parameter]:
         """What the optimiser gets."""
@@ -112,9 +114,3 @@ class CompRess(nn.Module):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self.bank.load_state_dict(state["bank"])
-
-
-def _head_width(student: Student) -> int:
-    """The width of what the head gives; of no head that of the backbone."""
-    linear = [m for m in student.heads[0].modules() if isinstance(m, nn.Linear)]
-    return linear[-1].out_features if linear else student.dim

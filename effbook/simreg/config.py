@@ -1,6 +1,6 @@
 """The settings of a distillation, without torch. The defaults are the dissertation's."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal, get_args
 
 from effbook.errors import EffbookError
@@ -59,7 +59,6 @@ class DistillSettings:
     schedule: Literal["cosine", "steps", "constant"] = "cosine"
     drops: tuple[int, ...] = ()
     drop_factor: float = 0.1
-    training: TrainSettings = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_choice(self, "objective", OBJECTIVES)
@@ -73,9 +72,7 @@ class DistillSettings:
         check_real(self, 0, "momentum", most=1)
         check_real(self, 1e-6, "temperature")
         check_choice(self, "precision", PRECISIONS)
-        shared = ("epochs", "batch", "learning_rate", "sgd_momentum", "weight_decay", "schedule", "drops", "seed")
-        train = {name: getattr(self, name) for name in (*shared, "drop_factor")}
-        object.__setattr__(self, "training", TrainSettings(**train))
+        self.training()
         if self.same and self.teacher_view != self.student_view:
             raise EffbookError(
                 f"the same view cannot be {self.teacher_view} for the teacher and {self.student_view} for the student",
@@ -95,3 +92,7 @@ class DistillSettings:
             )
         if self.objective.startswith("compress"):
             check_bank(self.queue_size, batch=self.batch)
+
+    def training(self) -> TrainSettings:
+        """What the training loop gets: the fields of the same names."""
+        return TrainSettings(**{f.name: getattr(self, f.name) for f in fields(TrainSettings) if hasattr(self, f.name)})

@@ -80,14 +80,13 @@ def distill(
     method = make_method(whole, Teachers(teachers, dims, precision=settings.precision), settings)
     with evaluating(*teachers):
         if folders:
-            data.cached = [
-                _first_then_all(f, t, data, d, half) for f, t, d in zip(folders, teachers, dims, strict=True)
-            ]
+            each = zip(folders, teachers, dims, strict=True)
+            data.use([_first_then_all(folder, t, data, d, half) for folder, t, d in each])
         path = None if checkpoint is None else Path(checkpoint)
         history = train(
             method,
             data,
-            settings.training,
+            settings.training(),
             resume=torch.load(path, weights_only=True, map_location="cpu") if path and path.exists() else None,
             keep=partial(_write, path) if path else None,
             watch=partial(watch, method) if watch else None,

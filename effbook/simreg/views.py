@@ -27,8 +27,7 @@ class DistillViews:
 
     The data set is a tensor [N, C, H, W], or its items are (image, label) or images: tensors [C, H, W] or PIL images,
     uint8 or floating in 0..1, not normalised yet. Images of one TensorDataset share a draw of the whole epoch, others
-    have each its own. With `cached` [V, N, D] the teachers' features come as `extra` [B, D], and no view is made for
-    the teacher. Raises EffbookError where images and settings are at odds.
+    have each its own. Raises EffbookError where images and settings are at odds.
     """
 
     def __init__(
@@ -36,13 +35,13 @@ class DistillViews:
         dataset: Dataset | Sequence[Any] | Tensor,
         settings: DistillSettings,
         *,
-        cached: Sequence[np.ndarray] = (),
         workers: int = 0,
     ) -> None:
         if not len(dataset):
             raise EffbookError("the data set is empty", "give at least one image")
         self.dataset = TensorDataset(dataset) if isinstance(dataset, Tensor) else dataset
-        self.settings, self.cached, self.workers = settings, list(cached), workers
+        self.settings, self.workers = settings, workers
+        self.cached: list[np.ndarray] = []
         first = self._checked()
         size_px = settings.size_px or min(first.shape[-2:])
         self.views = [_view(each, size_px) for each in (settings.teacher_view, settings.student_view)]
@@ -61,6 +60,20 @@ class DistillViews:
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    def use(self, cached: Sequence[np.ndarray]) -> None:
+        """Give the teachers' cached features [V, N, d_k] as `extra` [B, sum of d_k], and no view for the teachers.
+
+        Raises EffbookError where they are of other numbers of views or images.
+        """
+        wanted = (self.settings.distinct_views, len(self))
+        for features in cached:
+            if features.shape[:2] != wanted:
+                raise EffbookError(
+                    f"cached features {features.shape} are not of {wanted[0]} views of {wanted[1]} images",
+                    "compute them with these settings and images",
+                )
+        self.cached = list(cached)
 
     def batches(self, order: Sequence[Tensor], *, epoch: int) -> Iterator[Batch]:
         """One batch for each index tensor [B]."""

@@ -4,6 +4,7 @@ import copy
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -176,6 +177,17 @@ def test_cached_features_train_the_same_student_to_the_bit(form, distinct, tmp_p
     assert_same(run(of=of, cache=tmp_path / "a", **options), plain)  # read
     assert len(calls) == 1  # a look at its width
     assert plain.history != run(**options | {"distinct_views": None}).history
+
+
+def test_features_of_another_number_of_images_or_views_are_not_used():
+    data = DistillViews(images(), DistillSettings(distinct_views=2))
+    data.use([np.zeros((2, COUNT, D), np.float32), np.ones((2, COUNT, 1), np.float32)])
+    (batch,) = data.batches([torch.tensor([3, 1])], epoch=5)
+    assert batch.extra.tolist() == [[0.0] * D + [1.0]] * 2
+    assert batch.weak.shape[0] == 0
+    for shape in ((1, COUNT, D), (2, COUNT + 1, D)):
+        with pytest.raises(EffbookError, match="are not of 2 views of 22 images; compute them with these settings"):
+            data.use([np.zeros(shape, np.float32)])
 
 
 def test_a_cache_of_one_view_serves_every_head_and_setting_of_the_student(tmp_path):
