@@ -104,6 +104,14 @@ from effbook.cmsf import PreviousEpoch, fit
 encoder = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
 fit(encoder, torch.rand(8, 3, 8, 8), constraint=PreviousEpoch(k=2, k_prime=2), epochs=1, batch=4)
 """
+SIMREG = """
+import torch, effbook.simreg
+from effbook.simreg import distill, DistillSettings
+teacher, student = (
+    torch.nn.Sequential(torch.nn.Conv2d(3, d, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()) for d in (8, 4)
+)
+distill(teacher, student, torch.rand(8, 3, 8, 8), settings=DistillSettings(epochs=1, batch=4))
+"""
 COMMANDS = """
 from effbook import cli, experiments
 experiments.load()
@@ -112,7 +120,7 @@ cli.main(["show", "fig-3.7", "--profile", "paper"])
 DOOR = "from effbook import cli; cli.main({words!r})"
 
 
-@pytest.mark.parametrize("code", [NOLA, COMPGS, CMSF], ids=["nola", "compgs and gaussians", "cmsf"])
+@pytest.mark.parametrize("code", [NOLA, COMPGS, CMSF, SIMREG], ids=["nola", "compgs and gaussians", "cmsf", "simreg"])
 def test_the_libraries_work_with_what_a_plain_installation_brings(code):
     done = run_with("", code)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -3,21 +3,21 @@
     from effbook.cmsf import PreviousEpoch, fit
     encoder, history = fit(encoder, dataset, constraint=PreviousEpoch(k=5, k_prime=5), epochs=100)
 
-For more say, put the parts together: `Networks`, a constraint, `MeanShift`, `Views`, and `train` of the module of that
-name. Names are imported when they are asked for: settings (`config`) need no torch.
+For more say, put the parts together: `Networks`, a constraint, `MeanShift`, `Views`, and the loop in
+`effbook.training.train`. Names are imported when they are asked for: settings (`config`) need no torch.
 """
 
 import importlib
 
 _FROM = {
-    "Bank": "bank",
-    "Batch": "step",
+    "Bank": "effbook.training.bank",
+    "Batch": "effbook.training.views",
     "ConfidentPseudoLabel": "constraints",
     "Constraint": "constraints",
-    "EpochCache": "bank",
+    "EpochCache": "previous",
     "MeanShift": "step",
     "MeanShiftSettings": "config",
-    "Moment": "train",
+    "Moment": "effbook.training.train",
     "Networks": "networks",
     "OtherModality": "constraints",
     "Positives": "constraints",
@@ -25,9 +25,9 @@ _FROM = {
     "QueryAlone": "constraints",
     "SameLabel": "constraints",
     "ThirdView": "constraints",
-    "TrainSettings": "config",
+    "TrainSettings": "effbook.training.settings",
     "Unconstrained": "constraints",
-    "Views": "views",
+    "Views": "effbook.training.views",
     "fit": "fitting",
     "label_score": "analysis",
     "mean_shift_loss": "loss",
@@ -41,7 +41,8 @@ __all__ = list(_FROM)
 def __getattr__(name: str) -> object:
     if name not in _FROM:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_FROM[name]}"), name)
+    where = _FROM[name] if "." in _FROM[name] else f"{__name__}.{_FROM[name]}"
+    return getattr(importlib.import_module(where), name)
 
 
 def __dir__() -> list[str]:

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from effbook.cmsf.bank import Bank
 from effbook.cmsf.constraints import Positives
+from effbook.training.bank import Bank
 
 
 class Purity(NamedTuple):

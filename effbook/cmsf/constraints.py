@@ -14,9 +14,9 @@ from typing import ClassVar, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from effbook.cmsf.bank import Bank
-from effbook.cmsf.config import check_flags, check_real, check_whole
 from effbook.errors import EffbookError
+from effbook.training.bank import Bank
+from effbook.training.settings import check_flags, check_real, check_whole
 
 Second = Literal["previous", "third", "other"]  # M' holds: the previous epoch, a third view, another modality
 OUT = 4.0  # cosines lie between -1 and 1: what loses so much comes after all that counts

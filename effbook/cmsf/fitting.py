@@ -9,15 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from effbook.cmsf.config import MeanShiftSettings, TrainSettings
+from effbook.cmsf.config import MeanShiftSettings
 from effbook.cmsf.constraints import Constraint
-from effbook.cmsf.distributed import rank
 from effbook.cmsf.networks import Networks
 from effbook.cmsf.step import MeanShift
-from effbook.cmsf.train import Moment, train
-from effbook.cmsf.views import Make, Views
 from effbook.errors import EffbookError
 from effbook.files import placed
+from effbook.training.distributed import rank
+from effbook.training.settings import TrainSettings
+from effbook.training.train import Moment, train
+from effbook.training.views import Make, Views
 
 
 def fit(
@@ -60,7 +61,7 @@ def fit(
         seed=seed,
     )
     if strong is None or weak is None:
-        from effbook.cmsf import augment
+        from effbook.training import augment
 
         image = dataset[0][0] if isinstance(dataset[0], tuple | list) else dataset[0]
         size_px = min(image.shape[-2:])
@@ -84,7 +85,7 @@ def fit(
 
 
 def _augmented(images: Tensor, draw: torch.Generator, *, view: Any) -> Tensor:
-    from effbook.cmsf.augment import augment
+    from effbook.training.augment import augment
 
     return augment(images, view, generator=draw)
 

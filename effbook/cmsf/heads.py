@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from effbook.cmsf.seeds import seeded
 from effbook.errors import EffbookError
+from effbook.training.seeds import seeded
 
 
 def mlp(wide_in: int, hidden: int, wide_out: int, *, seed: int, batch_norm: bool = True) -> nn.Sequential:

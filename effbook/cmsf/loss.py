@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from effbook.cmsf.bank import Bank
 from effbook.cmsf.constraints import Positives
+from effbook.training.bank import Bank
 
 # L = sum_i 1/|S_i| sum_{z in S_i} v_i^T z, to be minimised, is what the text prints: a minus sign is missing. Here
 # L = 1/B sum_i 1/|S_i| sum_{z in S_i} (2 - 2 v_i^T z), the mean squared distance of unit vectors.

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from effbook.cmsf.distributed import gather, own_rows, world_size
 from effbook.cmsf.heads import predictor, projector
-from effbook.cmsf.seeds import generator
 from effbook.errors import EffbookError
+from effbook.training.distributed import gather, own_rows, world_size
+from effbook.training.seeds import generator
 
 
 class Networks(nn.Module):

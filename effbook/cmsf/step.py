@@ -6,34 +6,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from effbook.cmsf.bank import Bank, EpochCache
-from effbook.cmsf.config import MeanShiftSettings, check_bank
+from effbook.cmsf.config import MeanShiftSettings
 from effbook.cmsf.constraints import Constraint, Positives, Unconstrained
-from effbook.cmsf.distributed import from_first, gather, own_rows, rank
 from effbook.cmsf.loss import mean_shift_loss
 from effbook.cmsf.networks import Networks
+from effbook.cmsf.previous import EpochCache
 from effbook.errors import EffbookError
-
-
-class Batch(NamedTuple):
-    """What a step sees of a batch: every method of this chapter takes it.
-
-    `index` [B] numbers the training images from 0, `label` [B] is -1 where there is none. `strong` are the online
-    network's views, [B, ...] each, smaller crops among them; `weak` is the target's. `extra` is the target's third
-    view, or the other modality's input.
-    """
-
-    index: Tensor
-    strong: tuple[Tensor, ...]
-    weak: Tensor
-    label: Tensor
-    extra: Tensor | None = None
-
-    def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on a device."""
-        index, weak, label = (t.to(device, non_blocking=True) for t in (self.index, self.weak, self.label))
-        extra = None if self.extra is None else self.extra.to(device, non_blocking=True)
-        return Batch(index, tuple(view.to(device, non_blocking=True) for view in self.strong), weak, label, extra)
+from effbook.training.bank import Bank
+from effbook.training.distributed import from_first, gather, own_rows, rank
+from effbook.training.settings import check_bank
+from effbook.training.views import Batch
 
 
 class Found(NamedTuple):

@@ -180,7 +180,8 @@ class Sources:
     def _passed_on(self, package: str) -> dict[str, str]:
         """Name -> module, for each name that the package's `__init__` has from within effbook.
 
-        Names come by import statements, or late from the submodules that a table `_FROM = {"name": "submodule"}` names.
+        Names come by import statements, or late as a table `_FROM = {"name": "submodule"}` has it, where a
+        module that lies elsewhere is named in full.
         """
         names: dict[str, str] = {}
         for node in self.tree(package).body:
@@ -190,7 +191,7 @@ class Sources:
                     names[alias.asname or alias.name] = submodule if self.source(submodule) is not None else base
             elif assigns(node, "_FROM"):
                 table = ast.literal_eval(node.value)
-                names |= {name: f"{package}.{submodule}" for name, submodule in table.items()}
+                names |= {name: where if within(where) else f"{package}.{where}" for name, where in table.items()}
         return names
 
     def _passes_on_only(self, module: str) -> bool:

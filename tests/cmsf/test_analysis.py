@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from effbook.cmsf.analysis import label_score, purity, ranks
-from effbook.cmsf.bank import Bank
 from effbook.cmsf.constraints import Positives, SameLabel, Unconstrained
+from effbook.training.bank import Bank
 
 
 def filled(size=20, batch=5, seed=0):

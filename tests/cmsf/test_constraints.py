@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 
 from effbook.cmsf import constraints
-from effbook.cmsf.bank import Bank
 from effbook.cmsf.constraints import (
     TILE,
     ConfidentPseudoLabel,
@@ -19,6 +18,7 @@ from effbook.cmsf.constraints import (
     Unconstrained,
 )
 from effbook.errors import EffbookError
+from effbook.training.bank import Bank
 
 SIZE, DIM, BATCH = 24, 5, 4
 

@@ -3,9 +3,9 @@
 import torch
 import torch.nn.functional as F
 
-from effbook.cmsf.bank import Bank
 from effbook.cmsf.constraints import Positives
 from effbook.cmsf.loss import mean_shift_loss
+from effbook.training.bank import Bank
 
 
 def setting(crops=None):

@@ -18,8 +18,9 @@ from effbook.cmsf.constraints import (
 )
 from effbook.cmsf.heads import predictor, projector
 from effbook.cmsf.networks import Networks
-from effbook.cmsf.step import Batch, MeanShift
+from effbook.cmsf.step import MeanShift
 from effbook.errors import EffbookError
+from effbook.training.views import Batch
 
 IMAGES, BATCH, BANK, WIDE = 16, 4, 8, 8
 

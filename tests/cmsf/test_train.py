@@ -15,13 +15,14 @@ from torch.utils.data import TensorDataset
 
 import effbook
 from effbook.cmsf import PreviousEpoch, SameLabel, fit
-from effbook.cmsf.config import MeanShiftSettings, TrainSettings
+from effbook.cmsf.config import MeanShiftSettings
 from effbook.cmsf.networks import Networks
-from effbook.cmsf.seeds import generator
-from effbook.cmsf.step import Batch, MeanShift
-from effbook.cmsf.train import train
-from effbook.cmsf.views import Views
+from effbook.cmsf.step import MeanShift
 from effbook.errors import EffbookError
+from effbook.training.seeds import generator
+from effbook.training.settings import TrainSettings
+from effbook.training.train import train
+from effbook.training.views import Views
 
 IMAGES, WIDE = 36, 8
 SETTINGS = TrainSettings(epochs=3, batch=8, learning_rate=0.1)
@@ -158,33 +159,7 @@ def test_resuming_with_other_settings_or_another_network_is_refused():
         train(method(), data(), TrainSettings(epochs=2, batch=8), resume={"method": {}, "optimiser": {}})
 
 
-# ------------------------------------------------------------------------------- data and an encoder of one's own
-
-
-def test_views_are_the_same_for_any_form_of_the_data_and_any_number_of_workers():
-    x, y = images(), torch.arange(IMAGES) % 3
-    order = [torch.tensor([5, 2, 7]), torch.tensor([1, 0, 3])]
-    plain = [(one, int(label)) for one, label in zip(x, y, strict=True)]
-    forms = [Views(form, strong=noisy, weak=noisy, crops=[noisy], workers=workers)
-             for form, workers in ((TensorDataset(x, y), 0), (plain, 0), (plain, 1))]  # fmt: skip
-    first, *others = [list(form.batches(order, epoch=3)) for form in forms]
-    assert first[0].label.tolist() == [2, 2, 1]
-    assert len(first[0].strong) == 2
-    assert not torch.equal(first[0].strong[0], first[0].weak)
-    assert not torch.equal(first[0].weak, next(iter(forms[0].batches(order, epoch=4))).weak)
-    for other in others:
-        assert_same([list(one) for one in first], [list(one) for one in other])
-
-
-def test_images_without_labels_have_none():
-    for form in (images(), list(images()), [(one, None) for one in images()]):
-        (batch,) = Views(form, strong=noisy, weak=noisy).batches([torch.tensor([3, 4])], epoch=0)
-        assert isinstance(batch, Batch)
-        assert batch.label.tolist() == [-1, -1]
-    with pytest.raises(EffbookError, match="a label is -2"):
-        list(Views([(images()[0], -2)], strong=noisy, weak=noisy).batches([torch.tensor([0])], epoch=0))
-    with pytest.raises(EffbookError, match="the data set is empty"):
-        Views([], strong=noisy, weak=noisy)
+# ------------------------------------------------------------------------------- an encoder of one's own
 
 
 def test_fit_trains_an_encoder_of_ones_own():

@@ -58,7 +58,7 @@ def full_bank(*, labelled: float = 1.0, size: int = SIZE, dim: int = DIM):  # ->
     """A bank of random unit vectors that is full; all but a share of the entries have no label."""
     import torch
 
-    from effbook.cmsf.bank import Bank
+    from effbook.training.bank import Bank
 
     bank, draw = Bank(size, dim, second_dim=dim, device=device()), torch.Generator().manual_seed(0)
     bank.index.copy_(torch.arange(size))
@@ -160,10 +160,11 @@ def memory(images: int) -> tuple[int, int]:
 
     from effbook.cmsf.config import MeanShiftSettings
     from effbook.cmsf.networks import Networks
-    from effbook.cmsf.step import Batch, MeanShift
+    from effbook.cmsf.step import MeanShift
     from effbook.experiments.cmsf.inputs import new_encoder
     from effbook.experiments.cmsf.learning import constraint_of
     from effbook.runs.memory import PeakMemory
+    from effbook.training.views import Batch
 
     recipe, draw = at_mini("cmsf-train"), torch.Generator().manual_seed(0)
     gc.collect()

@@ -132,13 +132,13 @@ class FinetuneRecipe(Evaluation):
         return super().probe() | {"tuning_epochs": min(self.tuning_epochs, 2)}
 
     def run(self, context: Context) -> Result:
-        from effbook.cmsf.augment import weak
         from effbook.cmsf.pseudo import FinetuneSettings, finetune
-        from effbook.cmsf.seeds import generator
         from effbook.evaluate.vision import accuracy
         from effbook.experiments.cmsf.images import seen, split, train_split
         from effbook.experiments.cmsf.inputs import embed, feature_views, one_of, plain_inputs
         from effbook.experiments.cmsf.labels import shown
+        from effbook.training.augment import weak
+        from effbook.training.seeds import generator
 
         encoder, train = self.encoder_of(context), train_split(self)
         known = shown(train.labels, self.share, seed=self.seed)

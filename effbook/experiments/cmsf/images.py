@@ -17,8 +17,6 @@ from torch import Generator, Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from effbook.backbones import IMAGE_MEAN, IMAGE_STD
-from effbook.cmsf.augment import View, augment, transforms
-from effbook.cmsf.seeds import seeded
 from effbook.data import load_images, manifest
 from effbook.data.images import ImageFiles
 from effbook.data.listing import FILE_READERS, list_files
@@ -26,6 +24,8 @@ from effbook.data.stream import ImageStream
 from effbook.evaluate.vision import features
 from effbook.experiments.cmsf.settings import Training
 from effbook.experiments.shared.draws import subset
+from effbook.training.augment import View, augment, transforms
+from effbook.training.seeds import seeded
 
 FEW = 1_000  # files; for fewer, starting processes takes longer than decoding
 BATCH = 256

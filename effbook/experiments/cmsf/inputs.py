@@ -11,14 +11,14 @@ from torch import Generator, Tensor, nn
 from torch.utils.data import TensorDataset
 
 from effbook.backbones.convnets import mobilenet_v2, resnet, small_resnet
-from effbook.cmsf.augment import augment, standard, strong, weak
 from effbook.cmsf.heads import mlp
-from effbook.cmsf.seeds import generator
-from effbook.cmsf.views import Views
 from effbook.evaluate.vision import features
 from effbook.experiments.cmsf.images import Split, features_of, normalised, seen, train_split, with_labels
 from effbook.experiments.cmsf.settings import FEATURES, Training
 from effbook.runs.recipe import Context
+from effbook.training.augment import augment, standard, strong, weak
+from effbook.training.seeds import generator
+from effbook.training.views import Views
 
 SMALL = {"small": ((16, 32, 64, 256), 1), "small-half": ((8, 16, 32, 128), 1), "small-deep": ((16, 32, 64, 256), 2)}
 WIDTH = 256  # of the MLP on features, in both layers

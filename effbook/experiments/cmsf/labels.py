@@ -15,13 +15,14 @@ from effbook.cmsf.pseudo import (
     new_head,
     predict,
 )
-from effbook.cmsf.seeds import generator
-from effbook.cmsf.step import Batch, MeanShift
-from effbook.cmsf.train import Moment
+from effbook.cmsf.step import MeanShift
 from effbook.data.coarse import coarse_parents
 from effbook.evaluate.few import few_labels
 from effbook.experiments.cmsf.images import Split
 from effbook.experiments.cmsf.settings import SELF, Training
+from effbook.training.seeds import generator
+from effbook.training.train import Moment
+from effbook.training.views import Batch
 
 LEAST_STEPS = 16  # of a classifier's epoch: where few images have labels, its batch of 256 is made smaller
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from effbook.cmsf.config import MeanShiftSettings, TrainSettings
+from effbook.cmsf.config import MeanShiftSettings
 from effbook.cmsf.constraints import (
     ConfidentPseudoLabel,
     Constraint,
@@ -21,8 +21,6 @@ from effbook.cmsf.constraints import (
 )
 from effbook.cmsf.networks import Networks
 from effbook.cmsf.step import MeanShift
-from effbook.cmsf.train import Method, Moment, train
-from effbook.cmsf.views import Views
 from effbook.experiments.cmsf.images import Split, train_split
 from effbook.experiments.cmsf.inputs import (
     feature_views,
@@ -37,6 +35,9 @@ from effbook.experiments.cmsf.rivals import CrossEntropy, rival
 from effbook.experiments.cmsf.settings import CLASSIFIER, TRAINED, Training
 from effbook.experiments.shared.training import trainable
 from effbook.runs.recipe import Context
+from effbook.training.settings import TrainSettings
+from effbook.training.train import Method, Moment, train
+from effbook.training.views import Views
 
 
 def trained(recipe: Training, context: Context) -> Path:

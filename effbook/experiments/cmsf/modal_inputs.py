@@ -17,10 +17,7 @@ from torch import Generator, Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from effbook.backbones.convnets import resnet, small_resnet
-from effbook.cmsf.augment import Draws, View, augment, draw, make, strong, weak
-from effbook.cmsf.seeds import generator
 from effbook.cmsf.video import S3D, draw_clip, flow_as_frames, split_modalities, tvl1_flow
-from effbook.cmsf.views import Views
 from effbook.data.listing import list_files
 from effbook.errors import EffbookError
 from effbook.evaluate.vision import features
@@ -29,6 +26,9 @@ from effbook.experiments.cmsf.inputs import LOOKED_AT, SMALL
 from effbook.experiments.cmsf.stages import OTHER, Stages
 from effbook.experiments.shared.draws import subset
 from effbook.runs.recipe import Context
+from effbook.training.augment import Draws, View, augment, draw, make, strong, weak
+from effbook.training.seeds import generator
+from effbook.training.views import Views
 
 CHANNELS = {"rgb": 1, "flow": 2}  # of the stand-in: luminance, colour
 FLOWS = "cmsf-flow"  # kind of kept result

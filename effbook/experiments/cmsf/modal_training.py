@@ -10,18 +10,20 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from effbook.cmsf.bank import Bank
 from effbook.cmsf.baselines import info_nce, mine, multi_instance_nce
-from effbook.cmsf.config import MeanShiftSettings, TrainSettings
+from effbook.cmsf.config import MeanShiftSettings
 from effbook.cmsf.constraints import OtherModality, Unconstrained
 from effbook.cmsf.heads import projector
 from effbook.cmsf.networks import Networks
-from effbook.cmsf.step import Batch, MeanShift
-from effbook.cmsf.train import Method, Moment, train
+from effbook.cmsf.step import MeanShift
 from effbook.experiments.cmsf.modal_inputs import new_encoder, read_part
 from effbook.experiments.cmsf.recording import Recorder, Seen
 from effbook.experiments.cmsf.stages import CROSS, OTHER, STAGE, Stages
 from effbook.runs.recipe import Context
+from effbook.training.bank import Bank
+from effbook.training.settings import TrainSettings
+from effbook.training.train import Method, Moment, train
+from effbook.training.views import Batch
 
 
 class Network(nn.Module):

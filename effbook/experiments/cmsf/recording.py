@@ -11,7 +11,7 @@ from torch import Tensor
 from effbook.cmsf import analysis
 from effbook.cmsf.constraints import Positives, Unconstrained
 from effbook.cmsf.step import Found
-from effbook.cmsf.train import Method, Moment
+from effbook.training.train import Method, Moment
 
 LOOKS = 8  # steps of each epoch at which neighbours are looked at
 BINS = 100

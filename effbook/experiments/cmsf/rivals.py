@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from effbook.cmsf.bank import Bank
 from effbook.cmsf.baselines import drawn_linear, proto_nw, supcon, supcon_head
 from effbook.cmsf.networks import Networks
 from effbook.cmsf.paws import PAWSSettings, draw_support, paws
-from effbook.cmsf.seeds import generator
-from effbook.cmsf.step import Batch
 from effbook.experiments.cmsf.settings import Training
+from effbook.training.bank import Bank
+from effbook.training.seeds import generator
+from effbook.training.views import Batch
 
 PER_CLASS = 2  # support images of a class, as in Table 2.6's row
 

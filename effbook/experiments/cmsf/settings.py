@@ -10,9 +10,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from effbook.cmsf.config import check_bank
 from effbook.errors import EffbookError
 from effbook.runs.recipe import Cost, Recipe, Shared, make
+from effbook.training.settings import check_bank
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

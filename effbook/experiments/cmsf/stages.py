@@ -12,10 +12,10 @@ from typing import ClassVar, Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
-from effbook.cmsf.config import check_bank
 from effbook.errors import EffbookError
 from effbook.experiments.cmsf.settings import IMAGES, Share
 from effbook.runs.recipe import Cost, Recipe, Shared, make
+from effbook.training.settings import check_bank
 
 STAGE = "cmsf-stage"  # kind of kept result
 OTHER = {"rgb": "flow", "flow": "rgb"}

@@ -5,11 +5,11 @@ import torch
 import torch.nn.functional as F
 
 from effbook import experiments
-from effbook.cmsf.bank import Bank
 from effbook.exhibits import recipes_of
 from effbook.experiments.cmsf import bench
 from effbook.runs import bench as ledger
 from effbook.runs.bench import FromRecords
+from effbook.training.bank import Bank
 
 experiments.load()
 

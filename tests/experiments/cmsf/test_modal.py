@@ -13,7 +13,7 @@ from effbook import experiments
 from effbook.backbones import IMAGE_MEAN, IMAGE_STD
 from effbook.cmsf.constraints import Unconstrained
 from effbook.cmsf.networks import Networks
-from effbook.cmsf.step import Batch, MeanShift
+from effbook.cmsf.step import MeanShift
 from effbook.data import ImageFiles
 from effbook.errors import EffbookError
 from effbook.exhibits import exhibit, recipe_of
@@ -25,6 +25,7 @@ from effbook.experiments.cmsf.modal_training import Contrast, Network, kept_netw
 from effbook.experiments.cmsf.stages import needed
 from effbook.runs.profiles import scale
 from effbook.runs.recipe import Context
+from effbook.training.views import Batch
 
 experiments.load()
 BOTH = ("infonce-rgb", "infonce-flow")

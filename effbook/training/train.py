@@ -1,8 +1,8 @@
-"""The training loop of this chapter: plain, resumable bit for bit, the same for one process and for several.
+"""The training loop of the libraries: plain, resumable bit for bit, the same for one process and for several.
 
     torchrun --nproc-per-node 4 script.py     # the script calls torch.distributed.init_process_group first
 
-A method is a module with `trained()`, the parameters to train, and `loss(batch)`: `MeanShift`, or a baseline.
+A method is a module with `trained()`, the parameters to train, and `loss(batch)`; one with a memory has a `bank`.
 """
 
 import math
@@ -12,12 +12,12 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from effbook.cmsf.bank import check_state
-from effbook.cmsf.config import TrainSettings, check_bank
-from effbook.cmsf.distributed import average_gradients, check_batch, mean, own_rows, rank, start_equal
-from effbook.cmsf.seeds import generator, seeded
-from effbook.cmsf.step import Batch
 from effbook.errors import EffbookError
+from effbook.training.bank import check_state
+from effbook.training.distributed import average_gradients, check_batch, mean, own_rows, rank, start_equal
+from effbook.training.seeds import generator, seeded
+from effbook.training.settings import TrainSettings, check_bank
+from effbook.training.views import Batch
 
 
 class Method(Protocol):

@@ -1,8 +1,7 @@
-"""The memory banks M and M', and the previous epoch's embedding of every image, in the host's memory.
+"""The memory banks M and M': the newest embeddings, and beside each a second one.
 
     M    the newest embeddings u, with the index and the label of each one's image
-    M'   at the same positions an embedding w of the same image: of one epoch before, of a third view, or of another
-         modality
+    M'   at the same positions an embedding w of the same image, by another network or of another view
 
 A position of M whose index is -1 is a filler. Where the image has no w yet, the position is missing in M'. Neither is
 ever a neighbour. Positions are filled from 0 on, so what is real in M is a prefix, and a search needs no mask for it.
@@ -14,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from effbook.cmsf.config import check_bank
-from effbook.cmsf.seeds import generator
 from effbook.errors import EffbookError
+from effbook.training.seeds import generator
+from effbook.training.settings import check_bank
 
 
 class Bank:
@@ -84,43 +83,6 @@ class Bank:
         check_state(own, state, "bank")
         for name, value in state.items():
             own[name].copy_(value) if isinstance(value, Tensor) else setattr(self, name, value)
-
-
-class EpochCache:
-    """The last embedding of each training image: one copy, in the host's memory, [N, D] float32."""
-
-    def __init__(self, images: int, dim: int) -> None:
-        self.embeddings = torch.zeros(images, dim)
-        self.known = torch.zeros(images, dtype=torch.bool)
-
-    def __len__(self) -> int:
-        return len(self.embeddings)
-
-    def read(self, index: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-        """The cached embeddings [B, D], on the device, and on the host which of them are real [B]."""
-        index = index.cpu()
-        if len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(self):
-            raise EffbookError(
-                f"images {int(index.min())} to {int(index.max())} do not fit a cache of {len(self)} images",
-                "number the training images from 0",
-            )
-        return self.embeddings[index].to(device), self.known[index]
-
-    def write(self, index: Tensor, u: Tensor) -> None:
-        """Keep u [B, D] as the embeddings of these images; index -1 is left out."""
-        index, u = index.cpu(), u.cpu()
-        self.embeddings[index[index >= 0]] = u[index >= 0]
-        self.known[index[index >= 0]] = True
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """All embeddings, and which of them are real."""
-        return {"embeddings": self.embeddings, "known": self.known}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take what `state_dict` gave. Raises EffbookError where it is of another data set."""
-        check_state(self.state_dict(), state, "cache")
-        self.embeddings.copy_(state["embeddings"])
-        self.known.copy_(state["known"])
 
 
 def check_state(own: dict[str, Any], state: dict[str, Any], what: str) -> None:

@@ -5,8 +5,8 @@ import torch
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
-from effbook.cmsf.augment import Draws, View, augment, draw, jitter_, make, standard, strong, transforms, weak
 from effbook.errors import EffbookError
+from effbook.training.augment import Draws, View, augment, draw, jitter_, make, standard, strong, transforms, weak
 
 
 def seeded(seed):

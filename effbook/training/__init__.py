@@ -1,0 +1,1 @@
+"""What the libraries that train on views share: views of images, seeds, processes, a memory bank, the loop."""
