@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -30,13 +29,13 @@ from effbook.experiments.cmsf.inputs import (
     views_of_features,
 )
 from effbook.experiments.cmsf.labels import PseudoLabels, class_count, shown_labels
-from effbook.experiments.cmsf.recording import Recorder, Seen
+from effbook.experiments.cmsf.recording import train_recorded
 from effbook.experiments.cmsf.rivals import CrossEntropy, rival
 from effbook.experiments.cmsf.settings import CLASSIFIER, TRAINED, Training
 from effbook.experiments.shared.training import trainable
 from effbook.runs.recipe import Context
 from effbook.training.settings import TrainSettings
-from effbook.training.train import Method, Moment, train
+from effbook.training.train import Method
 from effbook.training.views import Views
 
 
@@ -75,30 +74,8 @@ def _train(recipe: Training, context: Context, images: Split, method: Method, da
         warmup_epochs=recipe.warmup_epochs,
         seed=recipe.seed,
     )
-    recorder = Recorder(method, images.labels, epochs=recipe.epochs)
-    resume = context.resume()
-    if resume is not None:
-        recorder.seen = Seen(**resume[2])
-    steps = len(images) // recipe.batch_size
-    bar = context.progress(recipe.epochs * steps, recipe.method, done=(resume[1] if resume else 0) * steps)
-
-    def watch(moment: Moment) -> None:
-        recorder.look(moment)
-        bar.advance(1, loss=moment.loss)
-
-    def keep(state: dict) -> None:
-        done = len(state["history"])
-        if context.due() and done < recipe.epochs:
-            context.checkpoint(state, done, asdict(recorder.seen))
-
-    losses = train(method, data, settings, resume=resume[0] if resume else None, keep=keep, watch=watch)
-    return {
-        "epochs": [{"loss": one["loss"]} | seen for one, seen in zip(losses, recorder.seen.epochs, strict=True)],
-        "step_ms": recorder.step_ms(),
-        "days": sum(recorder.durations_ms) / 86_400_000,
-        "trainable": trainable(method),
-        "moments": recorder.at_moments(),
-    }
+    history = train_recorded(method, data, settings, context, truth=images.labels, title=recipe.method)
+    return history | {"trainable": trainable(method)}
 
 
 def _views(recipe: Training, context: Context, images: Split, labels: Tensor) -> Views:

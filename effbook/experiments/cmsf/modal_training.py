@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -17,12 +16,12 @@ from effbook.cmsf.heads import projector
 from effbook.cmsf.networks import Networks
 from effbook.cmsf.step import MeanShift
 from effbook.experiments.cmsf.modal_inputs import new_encoder, read_part
-from effbook.experiments.cmsf.recording import Recorder, Seen
+from effbook.experiments.cmsf.recording import train_recorded
 from effbook.experiments.cmsf.stages import CROSS, OTHER, STAGE, Stages
 from effbook.runs.recipe import Context
 from effbook.training.bank import Bank
 from effbook.training.settings import TrainSettings
-from effbook.training.train import Method, Moment, train
+from effbook.training.train import Method
 from effbook.training.views import Batch
 
 
@@ -121,31 +120,9 @@ def learn(recipe: Stages, context: Context, folder: Path) -> None:
         drops=(max(1, epochs * 4 // 5),),
         seed=recipe.seed,
     )
-    recorder = Recorder(method, images.labels, epochs=epochs)
-    resume = context.resume()
-    if resume is not None and resume[2].get("stages") != list(recipe.stages):
-        resume = None  # of an earlier stage, which is kept by now
-    if resume is not None:
-        recorder.seen = Seen(**resume[2]["seen"])
-    steps = len(images) // recipe.batch_size
-    bar = context.progress(epochs * steps, recipe.stages[-1], done=(resume[1] if resume else 0) * steps)
-
-    def watch(moment: Moment) -> None:
-        recorder.look(moment)
-        bar.advance(1, loss=moment.loss)
-
-    def keep(state: dict) -> None:
-        done = len(state["history"])
-        if context.due() and done < epochs:
-            context.checkpoint(state, done, {"stages": list(recipe.stages), "seen": asdict(recorder.seen)})
-
     data = images.views(modality, other=frozen is not None)
-    losses = train(method, data, settings, resume=resume[0] if resume else None, keep=keep, watch=watch)
-    history = {
-        "epochs": [{"loss": one["loss"]} | seen for one, seen in zip(losses, recorder.seen.epochs, strict=True)],
-        "step_ms": recorder.step_ms(),
-        "broken": images.broken,
-    }
+    own = {"truth": images.labels, "title": recipe.stages[-1], "whose": list(recipe.stages)}
+    history = train_recorded(method, data, settings, context, **own) | {"broken": images.broken}
     save_file({name: t.contiguous() for name, t in network.state_dict().items()}, folder / "network.safetensors")
     (folder / "history.json").write_text(json.dumps(history), encoding="utf-8")
 

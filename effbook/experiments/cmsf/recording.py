@@ -4,14 +4,16 @@ import math
 import statistics
 import time
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from torch import Tensor
 
 from effbook.cmsf import analysis
 from effbook.cmsf.constraints import Positives, Unconstrained
 from effbook.cmsf.step import Found
-from effbook.training.train import Method, Moment
+from effbook.runs.recipe import Context
+from effbook.training.settings import TrainSettings
+from effbook.training.train import Data, Method, Moment, train
 
 LOOKS = 8  # steps of each epoch at which neighbours are looked at
 BINS = 100
@@ -36,6 +38,47 @@ class Seen:
     epochs: list[dict[str, float]] = field(default_factory=list)
     ranks: list[list[int]] = field(default_factory=list)
     pictures: dict[str, list[int]] = field(default_factory=dict)
+
+
+def train_recorded(
+    method: Method,
+    data: Data,
+    settings: TrainSettings,
+    context: Context,
+    *,
+    truth: Tensor,
+    title: str,
+    whose: list[str] | None = None,
+) -> dict:
+    """Train, with a bar, checkpoints and a recorder, and tell how it went, as JSON knows it.
+
+    `whose` tells this training from others that checkpoint in the same run: it does not go on from theirs.
+    """
+    recorder = Recorder(method, truth, epochs=settings.epochs)
+    resume = context.resume()
+    if resume is not None and resume[2]["whose"] != whose:
+        resume = None  # of an earlier training, which is kept by now
+    if resume is not None:
+        recorder.seen = Seen(**resume[2]["seen"])
+    steps = len(data) // settings.batch
+    bar = context.progress(settings.epochs * steps, title, done=(resume[1] if resume else 0) * steps)
+
+    def watch(moment: Moment) -> None:
+        recorder.look(moment)
+        bar.advance(1, loss=moment.loss)
+
+    def keep(state: dict) -> None:
+        done = len(state["history"])
+        if context.due() and done < settings.epochs:
+            context.checkpoint(state, done, {"whose": whose, "seen": asdict(recorder.seen)})
+
+    losses = train(method, data, settings, resume=resume[0] if resume else None, keep=keep, watch=watch)
+    return {
+        "epochs": [{"loss": one["loss"]} | seen for one, seen in zip(losses, recorder.seen.epochs, strict=True)],
+        "step_ms": recorder.step_ms(),
+        "days": sum(recorder.durations_ms) / 86_400_000,
+        "moments": recorder.at_moments(),
+    }
 
 
 class Recorder:

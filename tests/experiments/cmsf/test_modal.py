@@ -17,7 +17,7 @@ from effbook.cmsf.step import MeanShift
 from effbook.data import ImageFiles
 from effbook.errors import EffbookError
 from effbook.exhibits import exhibit, recipe_of
-from effbook.experiments.cmsf import modal_inputs, modal_training
+from effbook.experiments.cmsf import modal_inputs, modal_training, recording
 from effbook.experiments.cmsf.modal import ModalTrainRecipe
 from effbook.experiments.cmsf.modal_evaluation import ModalRecipe
 from effbook.experiments.cmsf.modal_inputs import read_part, read_video
@@ -221,17 +221,17 @@ def test_a_stage_killed_in_its_third_epoch_resumes_to_the_bit(tmp_path, monkeypa
         (tmp_path / name).mkdir()
     learn(recipe, context(tmp_path / "a"), tmp_path / "whole")
     monkeypatch.setattr(Context, "due", lambda self, seconds=0: True)
-    look = modal_training.Recorder.look
+    look = recording.Recorder.look
 
     def killed(self, moment):
         if moment.epoch == 2:
             raise KeyboardInterrupt
         look(self, moment)
 
-    monkeypatch.setattr(modal_training.Recorder, "look", killed)
+    monkeypatch.setattr(recording.Recorder, "look", killed)
     with pytest.raises(KeyboardInterrupt):
         learn(recipe, context(tmp_path / "b"), tmp_path / "cut")
-    monkeypatch.setattr(modal_training.Recorder, "look", look)
+    monkeypatch.setattr(recording.Recorder, "look", look)
     learn(recipe, context(tmp_path / "b"), tmp_path / "cut")
     whole, cut = (load_file(tmp_path / name / "network.safetensors") for name in ("whole", "cut"))
     assert same(whole, cut)

@@ -16,7 +16,7 @@ from effbook.data import ImageFiles
 from effbook.data.stream import ImageStream
 from effbook.errors import EffbookError
 from effbook.exhibits.register import recipe_of, register
-from effbook.experiments.cmsf import images, learning
+from effbook.experiments.cmsf import images, learning, recording
 from effbook.experiments.cmsf.evaluations import LinearRecipe, NearestRecipe, TransferMeanRecipe
 from effbook.experiments.cmsf.images import Split
 from effbook.experiments.cmsf.inputs import kept_encoder
@@ -77,7 +77,7 @@ def test_a_training_killed_in_its_third_epoch_resumes_to_the_bit(tmp_path, monke
     recipe = dataclasses.replace(smoke(**fields), epochs=3, threshold=0.05)
     history, whole = trained(recipe, tmp_path / "whole")
     monkeypatch.setattr(Context, "due", lambda self, seconds=0: True)
-    look = learning.Recorder.look
+    look = recording.Recorder.look
 
     def killed(self, moment):
         if moment.epoch == 2:
@@ -86,10 +86,10 @@ def test_a_training_killed_in_its_third_epoch_resumes_to_the_bit(tmp_path, monke
 
     folder = tmp_path / "cut"
     folder.mkdir()
-    monkeypatch.setattr(learning.Recorder, "look", killed)
+    monkeypatch.setattr(recording.Recorder, "look", killed)
     with pytest.raises(KeyboardInterrupt):
         learning.learn(recipe, Context(profile="smoke", folder=folder / "run"), folder)
-    monkeypatch.setattr(learning.Recorder, "look", look)
+    monkeypatch.setattr(recording.Recorder, "look", look)
     learning.learn(recipe, Context(profile="smoke", folder=folder / "run"), folder)
     assert same(whole, load_file(folder / "encoder.safetensors"))
     history, resumed = json.loads(history), json.loads((folder / "history.json").read_text())
