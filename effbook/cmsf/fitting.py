@@ -14,10 +14,8 @@ from effbook.cmsf.constraints import Constraint
 from effbook.cmsf.networks import Networks
 from effbook.cmsf.step import MeanShift
 from effbook.errors import EffbookError
-from effbook.files import placed
-from effbook.training.distributed import rank
 from effbook.training.settings import TrainSettings
-from effbook.training.train import Moment, train
+from effbook.training.train import Moment, in_file, train
 from effbook.training.views import Make, Views
 
 
@@ -72,14 +70,12 @@ def fit(
         extra = extra or weak
     data = Views(dataset, strong=strong, weak=weak, extra=extra, seed=seed, workers=workers)
     method = MeanShift(Networks(encoder, _width(encoder, data), seed=seed), constraint, settings, images=len(data))
-    path = None if checkpoint is None else Path(checkpoint)
     history = train(
         method,
         data,
         training,
-        resume=torch.load(path, weights_only=True, map_location="cpu") if path and path.exists() else None,
-        keep=partial(_write, path) if path else None,
         watch=partial(watch, method) if watch else None,
+        **in_file(checkpoint),
     )
     return encoder, history
 
@@ -107,10 +103,3 @@ def _width(encoder: nn.Module, data: Views) -> int:
             "end it with pooling, so that it gives [B, d]",
         )
     return features.shape[1]
-
-
-def _write(path: Path, state: dict[str, Any]) -> None:
-    if rank() == 0:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with placed(path, lasting=True) as beside:
-            torch.save(state, beside)

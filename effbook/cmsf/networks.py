@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from effbook.cmsf.heads import predictor, projector
 from effbook.errors import EffbookError
 from effbook.training.distributed import gather, own_rows, world_size
+from effbook.training.precision import in_precision
 from effbook.training.seeds import generator
 
 
@@ -80,8 +80,7 @@ class Networks(nn.Module):
         torch._foreach_lerp_(target, online, 1 - momentum)
 
     def _normalised(self, x: Tensor, encoder: nn.Module, *heads: nn.Module) -> Tensor:
-        half = self.precision == "bfloat16"
-        with torch.autocast(x.device.type, torch.bfloat16) if half else nullcontext():
+        with in_precision(self.precision, x):
             x = encoder(x)
             if x.ndim != 2:
                 raise EffbookError(

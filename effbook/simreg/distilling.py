@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from effbook.errors import EffbookError
-from effbook.files import placed
 from effbook.simreg.baselines import CompRess
 from effbook.simreg.cache import cached_features
 from effbook.simreg.config import DistillSettings
@@ -19,7 +18,7 @@ from effbook.simreg.networks import Student, Teachers, device_of, evaluating, fe
 from effbook.simreg.step import SimReg, make_method
 from effbook.simreg.views import DistillViews
 from effbook.training.distributed import rank, world_size
-from effbook.training.train import Moment, train
+from effbook.training.train import Moment, in_file, train
 
 
 class Distilled(NamedTuple):
@@ -82,14 +81,12 @@ def distill(
         if folders:
             each = zip(folders, teachers, dims, strict=True)
             data.use([_first_then_all(folder, t, data, d, half) for folder, t, d in each])
-        path = None if checkpoint is None else Path(checkpoint)
         history = train(
             method,
             data,
             settings.training(),
-            resume=torch.load(path, weights_only=True, map_location="cpu") if path and path.exists() else None,
-            keep=partial(_write, path) if path else None,
             watch=partial(watch, method) if watch else None,
+            **in_file(checkpoint),
         )
     return Distilled(student, history, whole.heads)
 
@@ -117,9 +114,3 @@ def _first_then_all(folder: Path | str, teacher: nn.Module, data: DistillViews, 
     if world_size() > 1:
         torch.distributed.barrier()
     return found if rank() == 0 else cached_features(folder, teacher, data, dim=dim, half=half)
-
-
-def _write(path: Path, state: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with placed(path, lasting=True) as beside:
-        torch.save(state, beside)

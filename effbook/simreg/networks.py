@@ -1,7 +1,7 @@
 """The student with its heads, which are trained, and the teachers, which never change."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from effbook.errors import EffbookError
 from effbook.simreg.config import Head
 from effbook.simreg.heads import prediction_head
 from effbook.training.distributed import check_batch
+from effbook.training.precision import in_precision
 from effbook.training.views import Batch
 
 
@@ -65,11 +66,6 @@ class Teachers:
             return list(batch.extra.split(self.dims, 1))
         with in_precision(self.precision, batch.weak):
             return [teacher(batch.weak).float() for teacher in self.networks]
-
-
-def in_precision(precision: str, x: Tensor) -> torch.autocast | nullcontext:
-    """Mixed precision where it is asked for."""
-    return torch.autocast(x.device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
 def device_of(module: nn.Module) -> torch.device:

@@ -7,12 +7,14 @@ A method is a module with `trained()`, the parameters to train, and `loss(batch)
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from effbook.errors import EffbookError
+from effbook.files import placed
 from effbook.training.bank import check_state
 from effbook.training.distributed import average_gradients, check_batch, mean, own_rows, rank, start_equal
 from effbook.training.seeds import generator, seeded
@@ -151,3 +153,17 @@ def _resume(method: Method, optimiser: torch.optim.Optimizer, state: dict[str, A
 
 def _tensors(state: dict[str, Any]) -> dict[str, Tensor]:
     return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def in_file(path: Path | str | None) -> dict[str, Any]:
+    """`resume` and `keep` of `train` for a checkpoint in one file, written whole after each epoch; without, nothing."""
+    if path is None:
+        return {}
+    path = Path(path)
+
+    def keep(state: dict[str, Any]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with placed(path, lasting=True) as beside:
+            torch.save(state, beside)
+
+    return {"resume": torch.load(path, weights_only=True, map_location="cpu") if path.exists() else None, "keep": keep}

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -11,6 +10,7 @@ from effbook.cmsf.networks import Networks
 from effbook.cmsf.paws import PAWSSettings, draw_support, paws
 from effbook.experiments.cmsf.settings import Training
 from effbook.training.bank import Bank
+from effbook.training.precision import in_precision
 from effbook.training.seeds import generator
 from effbook.training.views import Batch
 
@@ -27,11 +27,6 @@ def rival(recipe: Training, encoder: nn.Module, *, labels: Tensor, classes: int,
     return Contrast(recipe, encoder, classes)
 
 
-def autocast(x: Tensor, precision: str) -> torch.autocast:
-    """Mixed precision where the recipe asks for it, as `Networks` has it."""
-    return torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bfloat16")
-
-
 class CrossEntropy(nn.Module):
     """Ordinary supervised training (Xent) on the online view."""
 
@@ -44,7 +39,7 @@ class CrossEntropy(nn.Module):
 
     def loss(self, batch: Batch) -> Tensor:
         x = batch.strong[0]
-        with autocast(x, self.precision):
+        with in_precision(self.precision, x):
             logits = self.head(self.encoder(x))
         return F.cross_entropy(logits.float(), batch.label)
 
@@ -103,7 +98,7 @@ class PAWS(nn.Module):
         classes = max(1, min(enough, self.recipe.support // PER_CLASS))
         chosen = draw_support(self.labels, classes=classes, per_class=self.recipe.support // classes, generator=draw)
         images = self.seen[0](chosen, draw).to(batch.weak.device)
-        with autocast(images, self.recipe.precision):
+        with in_precision(self.recipe.precision, images):
             *views, anchors = (self.head(self.encoder(x)) for x in (*batch.strong, batch.weak, images))
         views = [views[0], views[-1], *views[1:-1]]  # the two whole ones first
         labels = self.labels[chosen].to(images.device)
