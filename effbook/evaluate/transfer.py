@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,8 @@ class TransferSettings:
     """How many settings are tried, from which ranges (uniform in the logarithm), and how accuracy is measured.
 
     A.1.5.1 prints iterations in [0, 10^3], log-uniform: there is no logarithm of 0, so they start at 1. ``base`` gives
-    what is not searched: max_iter 20 and history_size 10.
+    what is not searched: max_iter 20 and history_size 10. With ``grid`` that many values of lr and of
+    weight_decay, evenly spread in the logarithm, are tried in all pairs with ``base``'s iterations (A.2.2.4).
     """
 
     trials: int = 200
@@ -29,10 +31,13 @@ class TransferSettings:
     measure: Measure = "top1"
     seed: int = 0
     base: LogisticSettings = field(default_factory=LogisticSettings)
+    grid: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.trials < 1:
             raise EffbookError(f"{self.trials} trials find no setting", "choose at least one")
+        if self.grid is not None and min(self.grid) < 1:
+            raise EffbookError(f"a grid of {self.grid} values holds no setting", "choose at least one of each")
         if self.measure not in MEASURES:
             raise EffbookError(f"There is no measure {self.measure!r}", f"choose one of {', '.join(MEASURES)}")
         for name in ("iterations", "lr", "weight_decay"):
@@ -69,29 +74,40 @@ def search(
     classes: int | None = None,
     each_trial: Callable[[Trial], None] | None = None,
 ) -> tuple[Trial, ...]:
-    """All trials of a search by Optuna's TPE, in memory and from the seed: trained on ``train``, scored on ``val``.
+    """All trials of a search by Optuna's TPE, in memory and from the seed, or of a grid, in order.
+
+    Each is trained on ``train`` and scored on ``val``.
 
     ``each_trial`` is called after each. Raises `EffbookError` for features that are not finite, or of two widths, and
     labels outside 0 ... classes - 1.
     """
     classes = check_pairs(*train, *val, classes, what="validation")
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     trials: list[Trial] = []
 
-    def objective(draw: optuna.Trial) -> float:
-        tried = replace(
-            settings.base,
-            iterations=draw.suggest_int("iterations", *settings.iterations, log=True),
-            lr=draw.suggest_float("lr", *settings.lr, log=True),
-            weight_decay=draw.suggest_float("weight_decay", *settings.weight_decay, log=True),
-        )
+    def attempt(tried: LogisticSettings) -> float:
         layer = fit_logistic(*train, classes=classes, settings=tried)
         trials.append(Trial(settings=tried, score=_score(layer, val, settings.measure)))
         if each_trial:
             each_trial(trials[-1])
         return trials[-1].score
+
+    if settings.grid is not None:
+        for lr, weight_decay in product(*map(_spread, (settings.lr, settings.weight_decay), settings.grid)):
+            attempt(replace(settings.base, lr=lr, weight_decay=weight_decay))
+        return tuple(trials)
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+    def objective(draw: optuna.Trial) -> float:
+        return attempt(
+            replace(
+                settings.base,
+                iterations=draw.suggest_int("iterations", *settings.iterations, log=True),
+                lr=draw.suggest_float("lr", *settings.lr, log=True),
+                weight_decay=draw.suggest_float("weight_decay", *settings.weight_decay, log=True),
+            )
+        )
 
     sampler = optuna.samplers.TPESampler(seed=settings.seed)
     optuna.create_study(direction="maximize", sampler=sampler).optimize(objective, n_trials=settings.trials)
@@ -124,3 +140,8 @@ def transfer_evaluation(
 @torch.no_grad()
 def _score(layer: nn.Linear, data: Labelled, measure: Measure) -> float:
     return MEASURES[measure](layer(data[0].to(layer.weight)), data[1])
+
+
+def _spread(limits: tuple[float, float], count: int) -> list[float]:
+    """So many numbers between two limits, evenly spread in the logarithm; of one the lower limit."""
+    return torch.logspace(*torch.tensor(limits).double().log10().tolist(), count, dtype=torch.float64).tolist()

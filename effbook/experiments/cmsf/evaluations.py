@@ -3,13 +3,15 @@
 Each is a recipe with the training's fields and some more, and takes the training from the cache.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field, PositiveInt
 
 from effbook.errors import EffbookError
 from effbook.experiments.cmsf.settings import CLASSIFIER, Training
+from effbook.experiments.shared.judging import summed, transfer
 from effbook.runs.recipe import Context, Cost, Recipe, Result, Shared, register_recipe
 
 if TYPE_CHECKING:
@@ -34,11 +36,10 @@ class Evaluation(Training):
 
         Also the number of classes, and as a metric how many files were broken.
         """
-        from effbook.experiments.cmsf.images import split, train_split
-        from effbook.experiments.cmsf.inputs import embed
+        from effbook.experiments.cmsf.inputs import embed, test_split, train_split
 
         encoder = self.encoder_of(context)
-        train, test = train_split(self), split(self, self.dataset, "test", wanted=self.test_images, seed=0)
+        train, test = train_split(self), test_split(self)
         found = (*embed(self, context, encoder, train), *embed(self, context, encoder, test))
         return found, len(train.classes), summed(train.broken, test.broken)
 
@@ -48,11 +49,6 @@ class Evaluation(Training):
         from effbook.experiments.cmsf.learning import trained
 
         return kept_encoder(self, trained(self, context)).to(context.device)
-
-
-def summed(*broken: dict[str, int]) -> dict[str, int]:
-    """The broken files of several splits, as one metric; none where no split lies as files."""
-    return {name: sum(one.get(name, 0) for one in broken) for name in {n for one in broken for n in one}}
 
 
 @register_recipe
@@ -101,12 +97,11 @@ class LinearRecipe(Evaluation):
         from torch.nn.functional import linear
 
         from effbook.evaluate.measures import top_k_accuracy
-        from effbook.experiments.cmsf.images import split
-        from effbook.experiments.cmsf.inputs import embed
+        from effbook.experiments.cmsf.inputs import embed, test_split
         from effbook.experiments.cmsf.learning import trained
 
         kept = load_file(trained(self, context) / CLASSIFIER)
-        test = split(self, self.dataset, "test", wanted=self.test_images, seed=0)
+        test = test_split(self)
         x, y = embed(self, context, self.encoder_of(context), test)
         logits = linear(x, kept["weight"], kept["bias"])
         found = {f"top{k}": top_k_accuracy(logits, y, k=min(k, logits.shape[1])) for k in (1, 5)}
@@ -134,9 +129,16 @@ class FinetuneRecipe(Evaluation):
     def run(self, context: Context) -> Result:
         from effbook.cmsf.pseudo import FinetuneSettings, finetune
         from effbook.evaluate.vision import accuracy
-        from effbook.experiments.cmsf.images import seen, split, train_split
-        from effbook.experiments.cmsf.inputs import embed, feature_views, one_of, plain_inputs
+        from effbook.experiments.cmsf.inputs import (
+            embed,
+            feature_views,
+            one_of,
+            plain_inputs,
+            test_split,
+            train_split,
+        )
         from effbook.experiments.cmsf.labels import shown
+        from effbook.experiments.shared.splits import seen
         from effbook.training.augment import weak
         from effbook.training.seeds import generator
 
@@ -163,7 +165,7 @@ class FinetuneRecipe(Evaluation):
             training=training,
             plain=lambda index: plain(index).to(context.device),
         )
-        test = split(self, self.dataset, "test", wanted=self.test_images, seed=0)
+        test = test_split(self)
         logits, y_test = embed(self, context, network, test)
         guessed = (labels >= 0) & ~known
         right = 100.0 * (labels == train.labels)[guessed].double().mean().item() if guessed.any() else None
@@ -197,32 +199,18 @@ class TransferRecipe(Evaluation):
         return super().probe() | {"trials": min(self.trials, 2), "target_images": min(self.target_images or 300, 300)}
 
     def run(self, context: Context) -> Result:
-        from effbook.data.transfer import TRANSFER_SETS, TransferSet, hold_out
-        from effbook.evaluate.transfer import TransferSettings, transfer_evaluation
-        from effbook.experiments.cmsf.images import split
+        from effbook.evaluate.transfer import TransferSettings
         from effbook.experiments.cmsf.inputs import embed
 
-        encoder = self.encoder_of(context)
-        train = split(self, self.target, "train", wanted=self.target_images, seed=self.seed)
-        test = split(self, self.target, "test", wanted=self.test_images, seed=0)
-        rule = TRANSFER_SETS.get(self.target) or TransferSet(
-            manifest=self.target, classes=len(train.classes), train=0, val=0, test=0, measure="top-1", val_percent=20
+        metrics = transfer(
+            partial(embed, self, context, self.encoder_of(context)),
+            self.target,
+            size_px=self.image_px,
+            target_images=self.target_images,
+            test_images=self.test_images,
+            settings=TransferSettings(trials=self.trials, iterations=self.iterations, seed=self.seed),
         )
-        if self.target_images is not None and rule.val_a_class:  # of a part of the images a part, too
-            rule = replace(rule, val_a_class=0, val_percent=20)
-        (x, y), tested = embed(self, context, encoder, train), embed(self, context, encoder, test)
-        broken = [train.broken, test.broken]
-        if rule.val_percent or rule.val_a_class:
-            own, held = hold_out(y.numpy(), rule, seed=self.seed)
-            pairs = (x[own], y[own]), (x[held], y[held])
-        else:
-            val = split(self, self.target, "val", wanted=None, seed=0)
-            pairs = (x, y), embed(self, context, encoder, val)
-            broken.append(val.broken)
-        measure = "top1" if rule.measure == "top-1" else "mean"
-        settings = TransferSettings(trials=self.trials, iterations=self.iterations, measure=measure, seed=self.seed)
-        found = transfer_evaluation(*pairs, tested, settings=settings, classes=len(train.classes))
-        return Result(metrics={"accuracy": found.score} | summed(*broken))
+        return Result(metrics=metrics)
 
 
 @register_recipe

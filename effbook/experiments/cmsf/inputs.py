@@ -10,20 +10,30 @@ from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 from torch.utils.data import TensorDataset
 
-from effbook.backbones.convnets import mobilenet_v2, resnet, small_resnet
+from effbook.backbones.convnets import mobilenet_v2, resnet
 from effbook.cmsf.heads import mlp
 from effbook.evaluate.vision import features
-from effbook.experiments.cmsf.images import Split, features_of, normalised, seen, train_split, with_labels
 from effbook.experiments.cmsf.settings import FEATURES, Training
+from effbook.experiments.shared.encoders import LOOKED_AT, SMALL, small
+from effbook.experiments.shared.splits import Split, features_of, normalised, seen, split, with_labels
 from effbook.runs.recipe import Context
 from effbook.training.augment import augment, standard, strong, weak
 from effbook.training.seeds import generator
 from effbook.training.views import Views
 
-SMALL = {"small": ((16, 32, 64, 256), 1), "small-half": ((8, 16, 32, 128), 1), "small-deep": ((16, 32, 64, 256), 2)}
 WIDTH = 256  # of the MLP on features, in both layers
 FEATURE_PX = 64
-LOOKED_AT = 10_000  # images at once
+AT_ONCE = 10_000  # images
+
+
+def train_split(recipe: Training) -> Split:
+    """What the method trains on: the seed draws the images, where they are not all."""
+    return split(recipe.dataset, "train", size_px=recipe.image_px, wanted=recipe.train_images, seed=recipe.seed)
+
+
+def test_split(recipe: Training) -> Split:
+    """What an evaluation tests on: the same images for all seeds."""
+    return split(recipe.dataset, "test", size_px=recipe.image_px, wanted=recipe.test_images, seed=0)
 
 
 def training_views(recipe: Training, images: Split, labels: Tensor) -> Views:
@@ -62,12 +72,8 @@ def new_encoder(recipe: Training, images: Split | None = None) -> nn.Module:
         encoder.num_features = 3 * size_px**2
         return encoder
     if recipe.encoder in SMALL:
-        widths, blocks = SMALL[recipe.encoder]
-        if images is None:
-            looked_at = torch.rand(2, 3, size_px, size_px, generator=generator(0))
-        else:
-            looked_at = normalised(images.whole(torch.arange(min(len(images), LOOKED_AT))))
-        return small_resnet(looked_at, widths=widths, blocks=blocks, seed=recipe.seed)
+        looked_at = images and normalised(images.whole(torch.arange(min(len(images), LOOKED_AT))))
+        return small(recipe.encoder, looked_at, size_px=size_px, seed=recipe.seed)
     return resnet(recipe.encoder, small_images=size_px <= 64, seed=recipe.seed)
 
 
@@ -110,7 +116,7 @@ def feature_views(recipe: Training, context: Context) -> Tensor:
         made = []
         for place in range(recipe.views):
             draw = generator(recipe.seed, place)
-            parts = (images.whole(index) for index in torch.arange(len(images)).split(LOOKED_AT))
+            parts = (images.whole(index) for index in torch.arange(len(images)).split(AT_ONCE))
             pixels = ((augment(part, view, generator=draw) * 255).round().to(torch.uint8) for part in parts)
             made.append(torch.cat([features(network, x, transform=_enlarged) for x in pixels]))
         save_file({"features": torch.stack(made, dim=1)}, folder / "features.safetensors")

@@ -18,8 +18,8 @@ from effbook.cmsf.pseudo import (
 from effbook.cmsf.step import MeanShift
 from effbook.data.coarse import coarse_parents
 from effbook.evaluate.few import few_labels
-from effbook.experiments.cmsf.images import Split
 from effbook.experiments.cmsf.settings import SELF, Training
+from effbook.experiments.shared.splits import Split
 from effbook.training.seeds import generator
 from effbook.training.train import Moment
 from effbook.training.views import Batch

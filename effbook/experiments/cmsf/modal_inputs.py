@@ -16,18 +16,17 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from effbook.backbones.convnets import resnet, small_resnet
+from effbook.backbones.convnets import resnet
 from effbook.cmsf.video import S3D, draw_clip, flow_as_frames, split_modalities, tvl1_flow
 from effbook.data.listing import list_files
 from effbook.errors import EffbookError
 from effbook.evaluate.vision import features
-from effbook.experiments.cmsf.images import BATCH, Split, normalised, split
-from effbook.experiments.cmsf.inputs import LOOKED_AT, SMALL
 from effbook.experiments.cmsf.stages import OTHER, Stages
 from effbook.experiments.shared.draws import subset
+from effbook.experiments.shared.encoders import LOOKED_AT, small
+from effbook.experiments.shared.splits import BATCH, Split, normalised, split
 from effbook.runs.recipe import Context
 from effbook.training.augment import Draws, View, augment, draw, make, strong, weak
-from effbook.training.seeds import generator
 from effbook.training.views import Views
 
 CHANNELS = {"rgb": 1, "flow": 2}  # of the stand-in: luminance, colour
@@ -38,7 +37,9 @@ FEW = 100  # videos; for fewer, starting processes takes longer than decoding
 def read_part(recipe: Stages, context: Context, part: str, *, wanted: int | None, seed: int) -> "Images | Videos":
     """A part of the recipe's data set, or `wanted` of its items, drawn from the seed."""
     if recipe.modalities == "luminance-colour":
-        return Images(recipe=recipe, split=split(recipe, recipe.dataset, part, wanted=wanted, seed=seed))
+        return Images(
+            recipe=recipe, split=split(recipe.dataset, part, size_px=recipe.image_px, wanted=wanted, seed=seed)
+        )
     return _videos(recipe, context, part, wanted=wanted, seed=seed)
 
 
@@ -54,12 +55,8 @@ def new_encoder(recipe: Stages, modality: str, images: "Images | Videos | None" 
     channels, size_px = CHANNELS[modality], recipe.image_px
     if recipe.encoder == "resnet18":
         return resnet(recipe.encoder, channels=channels, small_images=True, seed=recipe.seed)
-    widths, blocks = SMALL[recipe.encoder]
-    if images is None:
-        looked_at = torch.rand(2, channels, size_px, size_px, generator=generator(0))
-    else:
-        looked_at = of_image(images.split.images[:LOOKED_AT], modality)
-    return small_resnet(looked_at, widths=widths, blocks=blocks, seed=recipe.seed)
+    looked_at = images and of_image(images.split.images[:LOOKED_AT], modality)
+    return small(recipe.encoder, looked_at, size_px=size_px, channels=channels, seed=recipe.seed)
 
 
 # -------------------------------------------------------------------------------------- the stand-in: parts of an image

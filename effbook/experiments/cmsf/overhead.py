@@ -63,8 +63,7 @@ class Side:
     def __init__(self, recipe: Training, device) -> None:
         import torch
 
-        from effbook.experiments.cmsf.images import train_split
-        from effbook.experiments.cmsf.inputs import new_encoder, training_views
+        from effbook.experiments.cmsf.inputs import new_encoder, train_split, training_views
         from effbook.experiments.cmsf.learning import make_method
 
         images = train_split(recipe)

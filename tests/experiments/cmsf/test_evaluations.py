@@ -9,7 +9,7 @@ from torch import nn
 
 from effbook import experiments
 from effbook.cmsf import pseudo
-from effbook.experiments.cmsf import images, inputs, learning
+from effbook.experiments.cmsf import inputs, learning
 from effbook.experiments.cmsf.evaluations import (
     FinetuneRecipe,
     LinearRecipe,
@@ -18,6 +18,7 @@ from effbook.experiments.cmsf.evaluations import (
     TransferRecipe,
 )
 from effbook.experiments.cmsf.training import TrainRecipe
+from effbook.experiments.shared import splits
 from effbook.runs.execute import execute
 from effbook.runs.profiles import scale
 from effbook.runs.recipe import Context
@@ -55,10 +56,10 @@ def on_features(cls, **fields):
 
 def test_neighbours_of_raw_pixels_are_those_of_scikit_learn(context):
     recipe = smoke(NearestRecipe, method="none", encoder="pixels")
-    train = images.split(recipe, "toy-shapes", "train", wanted=96, seed=0)
-    test = images.split(recipe, "toy-shapes", "test", wanted=40, seed=0)
+    train = splits.split("toy-shapes", "train", size_px=28, wanted=96, seed=0)
+    test = splits.split("toy-shapes", "test", size_px=28, wanted=40, seed=0)
     x, x_test = (
-        nn.functional.normalize(images.normalised(one.images).flatten(1), dim=1).numpy() for one in (train, test)
+        nn.functional.normalize(splits.normalised(one.images).flatten(1), dim=1).numpy() for one in (train, test)
     )
     model = KNeighborsClassifier(1, metric="cosine").fit(x, train.labels.numpy())
     right = (model.predict(x_test) == test.labels.numpy()).mean()
@@ -136,7 +137,7 @@ def test_a_network_on_features_is_judged_on_features_of_whole_images(context, pa
     metrics = recipe.run(context).metrics
     assert all(0 <= value <= 100 for value in metrics.values())
     encoder = inputs.kept_encoder(recipe, learning.trained(recipe, context))
-    test = images.split(recipe, "toy-shapes", "test", wanted=40, seed=0)
+    test = splits.split("toy-shapes", "test", size_px=28, wanted=40, seed=0)
     x, y = inputs.embed(recipe, context, encoder, test)
     plain = inputs._of(recipe)(inputs._enlarged(test.images))
     torch.testing.assert_close(x, encoder(plain).detach())
@@ -154,7 +155,7 @@ def test_few_labels_train_and_are_tuned_on_features(context, packaged, monkeypat
     monkeypatch.setattr(pseudo, "finetune", lambda *args, **given: asked.append(given) or finetune(*args, **given))
     recipe = dataclasses.replace(smoke(FinetuneRecipe, **fields), **features)
     assert 0 <= recipe.run(context).metrics["top1"] <= 100
-    kept, train = inputs.feature_views(recipe, context), images.train_split(recipe)
+    kept, train = inputs.feature_views(recipe, context), inputs.train_split(recipe)
     index = torch.tensor([5, 0, 90])
     assert (asked[0]["training"](index)[:, None] == kept[index]).all(2).any(1).all()  # one of its views
     plain = inputs._of(recipe)(inputs._enlarged(train.images[index]))

@@ -16,15 +16,16 @@ from effbook.data import ImageFiles
 from effbook.data.stream import ImageStream
 from effbook.errors import EffbookError
 from effbook.exhibits.register import recipe_of, register
-from effbook.experiments.cmsf import images, learning, recording
+from effbook.experiments.cmsf import learning, recording
 from effbook.experiments.cmsf.evaluations import LinearRecipe, NearestRecipe, TransferMeanRecipe
-from effbook.experiments.cmsf.images import Split
 from effbook.experiments.cmsf.inputs import kept_encoder
 from effbook.experiments.cmsf.labels import PseudoLabels, class_count, shown_labels
 from effbook.experiments.cmsf.overhead import OverheadRecipe
 from effbook.experiments.cmsf.recording import NEAREST, QUERIES
 from effbook.experiments.cmsf.settings import CLASSIFIER
 from effbook.experiments.cmsf.training import TrainRecipe
+from effbook.experiments.shared import splits
+from effbook.experiments.shared.splits import Split
 from effbook.runs.profiles import NotInProfileError, scale
 from effbook.runs.recipe import Context
 
@@ -126,11 +127,11 @@ def test_xent_is_judged_by_the_classifier_that_it_trained_itself_on_wrong_labels
     ]
     assert coarse[0] == coarse[1]
     folder = learning.trained(recipe, context)
-    kept, test = load_file(folder / CLASSIFIER), images.split(recipe, "toy-shapes", "test", wanted=40, seed=0)
+    kept, test = load_file(folder / CLASSIFIER), splits.split("toy-shapes", "test", size_px=28, wanted=40, seed=0)
     network = nn.Sequential(kept_encoder(recipe, folder), nn.Linear(128, len(test.classes)))
     network[1].load_state_dict(kept)
     with torch.no_grad():
-        guess = network(images.normalised(test.images)).argmax(1)
+        guess = network(splits.normalised(test.images)).argmax(1)
     assert own["top1"] == pytest.approx(100 * (guess == test.labels).double().mean().item())
 
 
@@ -195,8 +196,8 @@ def streamed(tmp_path, monkeypatch):
         Image.fromarray(draw.integers(0, 256, (36 + i % 3, 40, 3), dtype=np.uint8)).save(paths[-1])
     paths[2].write_bytes(b"no image")
     files = ImageFiles(paths=tuple(paths), labels=np.arange(40) % 4, classes=tuple("abcd"))
-    monkeypatch.setitem(images.FILE_READERS, "toy-shapes", None)
-    monkeypatch.setattr(images, "list_files", lambda name, part: files)
+    monkeypatch.setitem(splits.FILE_READERS, "toy-shapes", None)
+    monkeypatch.setattr(splits, "list_files", lambda name, part: files)
     return files
 
 
@@ -228,7 +229,7 @@ def test_features_of_a_stream_leave_broken_files_out_and_are_of_the_centre(strea
         size_px=28,
         drawn=("x", "train", None, 0),
     )
-    x, y = images.features_of(torch.nn.Flatten(), whole, transform=lambda pixels: pixels.float())
+    x, y = splits.features_of(torch.nn.Flatten(), whole, transform=lambda pixels: pixels.float())
     assert x.shape == (39, 3 * 28 * 28)
     assert y.tolist() == [i % 4 for i in range(40) if i != 2]
     image = Image.open(streamed.paths[0])  # 36 high, 40 wide; the shorter side becomes 32

@@ -22,7 +22,6 @@ from effbook.data.images import ImageFiles
 from effbook.data.listing import FILE_READERS, list_files
 from effbook.data.stream import ImageStream
 from effbook.evaluate.vision import features
-from effbook.experiments.cmsf.settings import Training
 from effbook.experiments.shared.draws import subset
 from effbook.training.augment import View, augment, transforms
 from effbook.training.seeds import seeded
@@ -84,8 +83,8 @@ class Labelled(Dataset):
         return image, int(self.labels[at])
 
 
-def split(recipe: Training, dataset: str, part: str, *, wanted: int | None, seed: int) -> Split:
-    """A split of a data set at the recipe's size of images, or `wanted` of its images, drawn from the seed."""
+def split(dataset: str, part: str, *, size_px: int, wanted: int | None, seed: int) -> Split:
+    """A split of a data set as squares of `size_px`, or `wanted` of its images, drawn from the seed."""
     streamed = manifest(dataset).loader in FILE_READERS
     found = list_files(dataset, part) if streamed else load_images(dataset, part)
     wanted = wanted if wanted is not None and wanted < len(found) else None
@@ -95,14 +94,9 @@ def split(recipe: Training, dataset: str, part: str, *, wanted: int | None, seed
         files = ImageFiles(paths=tuple(found.paths[i] for i in chosen), labels=labels, classes=classes)
         images = ImageStream(files, _as_it_is)
     else:
-        images = _squares(torch.from_numpy(found.images[chosen]), recipe.image_px)
+        images = _squares(torch.from_numpy(found.images[chosen]), size_px)
     drawn = (dataset, part, wanted, 0 if wanted is None else seed)
-    return Split(images=images, labels=torch.from_numpy(labels), classes=classes, size_px=recipe.image_px, drawn=drawn)
-
-
-def train_split(recipe: Training) -> Split:
-    """What the method trains on: the seed draws the images, where they are not all."""
-    return split(recipe, recipe.dataset, "train", wanted=recipe.train_images, seed=recipe.seed)
+    return Split(images=images, labels=torch.from_numpy(labels), classes=classes, size_px=size_px, drawn=drawn)
 
 
 def features_of(
