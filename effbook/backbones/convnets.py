@@ -96,6 +96,21 @@ def whitening(images: Tensor, *, filters: int = FILTERS, epsilon: float = 1e-2) 
     return (components * scales).T.flip(0)[:filters].reshape(-1, channels, PATCH_PX, PATCH_PX).float()
 
 
+def new_mobilenet_v2(*, small_images: bool = False, seed: int = 0) -> nn.Module:
+    """A freshly initialised torchvision MobileNet-V2 without its classifier: images [B, 3, H, W] to [B, 1280].
+
+    `small_images`: the first two convolutions of stride 2 get stride 1, for 32 x 32.
+    """
+    import torchvision
+
+    with seeded(seed):
+        model = torchvision.models.mobilenet_v2(weights=None)
+    if small_images:
+        model.features[0][0].stride = model.features[2].conv[1][0].stride = (1, 1)
+    model.num_features, model.classifier = model.last_channel, nn.Identity()
+    return model
+
+
 def mobilenet_v2() -> nn.Module:
     """The packaged MobileNet-V2, trained on ImageNet: images [B, 3, H, W] to features [B, 1280], in evaluation mode.
 

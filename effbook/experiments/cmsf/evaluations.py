@@ -45,10 +45,7 @@ class Evaluation(Training):
 
     def encoder_of(self, context: Context):
         """The trained encoder, on the context's device."""
-        from effbook.experiments.cmsf.inputs import kept_encoder
-        from effbook.experiments.cmsf.learning import trained
-
-        return kept_encoder(self, trained(self, context)).to(context.device)
+        return self.training().network(context).to(context.device)
 
 
 @register_recipe

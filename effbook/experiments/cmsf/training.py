@@ -2,10 +2,13 @@
 
 import json
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from effbook.experiments.cmsf.settings import Training
 from effbook.runs.recipe import Context, Result, register_recipe
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @register_recipe
@@ -17,6 +20,13 @@ class TrainRecipe(Training):
     varying: ClassVar[tuple[str, ...]] = ("step_ms", "days")
 
     moment: Literal["early", "middle", "end"] = "end"
+
+    def network(self, context: Context) -> "nn.Module":
+        """The trained encoder in evaluation mode, [B, ...] to [B, num_features]: for who takes it as a teacher."""
+        from effbook.experiments.cmsf.inputs import kept_encoder
+        from effbook.experiments.cmsf.learning import trained
+
+        return kept_encoder(self, trained(self, context))
 
     def run(self, context: Context) -> Result:
         from effbook.experiments.cmsf.learning import trained

@@ -1,0 +1,6 @@
+def teacher(name):
+    raise NotImplementedError
+
+
+def resnet50_x4():
+    raise NotImplementedError

@@ -1,0 +1,106 @@
+"""What each profile changes in the dissertation's SimReg recipes: the one place, readable as a table.
+
+`paper` changes nothing. Elsewhere the teachers are networks of this book: MSF, BYOL and CMSF_self of the CMSF chapter
+for MoCo-v2, BYOL and SwAV, each trained under the same profile; and packaged ones for the larger and the supervised.
+"""
+
+from typing import Any
+
+from effbook.experiments.shared.profiles import SKIP, Table, scaled_by
+from effbook.experiments.simreg.settings import OWN
+from effbook.runs.profiles import register_profiles
+
+STAND_INS = {
+    "moco-v2": "own-msf",
+    "byol": "own-byol",
+    "swav": "own-cmsf",
+    "simclr-x4": "vit-s14",
+    "supervised": "mobilenet-v2",
+}
+SMALLER = {"resnet18": "small-half", "mobilenet-v2": "small-wide", "resnet50": "small"}
+PACKAGED = ("mnist", "fashion-mnist", "digits")  # for the ten data sets: CIFAR-10, the only one here, is trained on
+
+
+def stand_ins(recipe: Any) -> tuple[str, ...]:
+    return tuple(STAND_INS[name] for name in recipe.teachers)
+
+
+def own_networks(recipe: Any) -> tuple[str, ...]:
+    """Under `smoke` all teachers are the CMSF chapter's, so that nothing is fetched."""
+    return tuple(name if name in OWN else "own-byol" for name in stand_ins(recipe))
+
+
+def taught_at(profile: str) -> Any:
+    """The profile that trains the teachers, where one of them is the CMSF chapter's."""
+    return lambda recipe: profile if any(name in OWN for name in stand_ins(recipe)) else ""
+
+
+DISTILLATION = {
+    "smoke": {
+        "dataset": "toy-shapes",
+        "train_images": 96,
+        "image_px": 28,
+        "teachers": own_networks,
+        "taught_at": "smoke",
+        "student": lambda r: "small" if r.student == "resnet50" else "small-half",
+        "queue": 48,
+        "cached": False,
+        "epochs": 2,
+        "batch_size": 16,
+        "rate_drops": lambda r: (1,) if r.rate_drops else (),
+    },
+    "mini": {
+        "dataset": "cifar10",
+        "train_images": 10_000,
+        "image_px": 32,
+        "view_px": 24,
+        "teachers": stand_ins,
+        "taught_at": taught_at("mini"),
+        "student": lambda r: SMALLER[r.student],
+        "queue": 2_048,
+        "cached": lambda r: r.same and r.teacher_view == "weak",
+        "views": 2,
+        "epochs": 10,
+        "batch_size": 64,
+        "rate_drops": lambda r: (7, 9) if r.rate_drops else (),
+    },
+    "lab": {
+        "dataset": "cifar10",
+        "image_px": 32,
+        "teachers": stand_ins,
+        "taught_at": taught_at("lab"),
+        "queue": 16_384,
+        "cached": False,
+        "epochs": 130,
+        "weight_decay": 5e-4,
+        "precision": "bfloat16",
+    },
+}
+EVALUATION = {
+    "smoke": DISTILLATION["smoke"] | {"test_images": 40},
+    "mini": DISTILLATION["mini"] | {"test_images": 5_000},
+    "lab": DISTILLATION["lab"],
+}
+
+
+def _with(**changes: dict[str, Any]) -> Table:
+    """The table of evaluations with more changes a profile."""
+    return {profile: of | changes.get(profile, {}) for profile, of in EVALUATION.items()}
+
+
+SINGLE = {"target": lambda r: r.target if r.target in PACKAGED else SKIP}
+FEW = {"grid": (3, 2), "iterations": 3, "target_images": 1_500}
+FEWEST = {"grid": (1, 2), "iterations": 2, "target_images": 300}
+TABLE: dict[str, Table] = {
+    "simreg-distill": DISTILLATION,
+    "simreg-nearest": EVALUATION,
+    "simreg-linear": EVALUATION,
+    "simreg-distance": EVALUATION,
+    "simreg-transfer": _with(smoke={"target": "digits"} | FEWEST, mini=SINGLE | FEW, lab=SINGLE),
+    "simreg-transfer-mean": _with(
+        smoke={"targets": ("digits",)} | FEWEST, mini={"targets": PACKAGED} | FEW, lab={"targets": PACKAGED}
+    ),
+}
+
+for _name, _table in TABLE.items():
+    register_profiles(_name, scaled_by(_table))

@@ -1,0 +1,168 @@
+"""All that determines a distillation of this chapter: the fields that its recipes share, and what they may be.
+
+The trained student is kept in the engine's cache. Evaluations are recipes of their own, with the same fields and some
+more, and take it from there: rows that share a distillation train once.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from pydantic import PositiveFloat, PositiveInt
+
+from effbook.errors import EffbookError
+from effbook.runs.profiles import scale
+from effbook.runs.recipe import Cost, Recipe, Shared, make
+
+OFFICIAL = {  # teachers of the dissertation and the manifests of their weights (A.2.2.1)
+    "moco-v2": "moco-v2-r50",
+    "byol": "byol-r50",
+    "swav": "swav-r50",
+    "simclr-x4": "simclr-r50x4",
+    "supervised": "resnet50",
+}
+PACKAGED = {"mobilenet-v2": "mobilenet-v2", "vit-s14": "vit-s14"}  # that stand in for large ones
+OWN = {"own-msf": "msf", "own-byol": "byol", "own-cmsf": "cmsf-self"}  # the CMSF chapter's networks, and its methods
+STUDENT, TEACHER = "simreg-student", "simreg-teacher"  # kinds of kept results
+IMAGES = {"imagenet": 1_281_167, "toy-shapes": 1_000}  # of a training set; else 50,000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distillation(Recipe):
+    """All that determines a distillation; the defaults are the dissertation's MoCo-v2 to ResNet-18 with SimReg-4L-MLP.
+
+    `teachers` are named in `OFFICIAL`, `PACKAGED` or `OWN`; of the latter the seed's own network is taken that the CMSF
+    chapter trains under the profile `taught_at`. With `same` both networks get one view, else each its own. `cached`:
+    the teachers' features of `views` views of each image are computed once, and students see these views (A.2.2.1).
+    `rate_drops` are the epochs at which the rate falls to a fifth, as CompRess has it; without, it follows a cosine.
+    """
+
+    system: ClassVar[str] = "simreg"
+
+    dataset: str = "imagenet"
+    train_images: PositiveInt | None = None  # None: all
+    image_px: PositiveInt = 224
+    view_px: PositiveInt | None = None  # of what student and teacher see in training; None: image_px
+    teachers: tuple[str, ...] = ("moco-v2",)
+    taught_at: Literal["", "smoke", "mini", "lab"] = ""
+    student: Literal[
+        "resnet18", "resnet50", "mobilenet-v2", "small-thin", "small-half", "small-wide", "small", "small-deep"
+    ] = "resnet18"
+    objective: Literal["simreg", "regress", "regress-bn", "compress-1q", "compress-2q"] = "simreg"
+    head: Literal["none", "linear", "2L", "4L", "2L-equal", "4L-equal"] = "4L"
+    queue: PositiveInt = 128_000
+    same: bool = True
+    teacher_view: Literal["weak", "strong"] = "weak"
+    student_view: Literal["weak", "strong"] = "weak"
+    cached: bool = False
+    views: PositiveInt = 1  # of each image, where the teachers' features are cached
+    epochs: PositiveInt = 130
+    batch_size: PositiveInt = 256
+    learning_rate: PositiveFloat = 0.05
+    rate_drops: tuple[PositiveInt, ...] = ()
+    weight_decay: PositiveFloat = 1e-4
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+    def validate(self) -> None:
+        known = (*OFFICIAL, *PACKAGED, *OWN)
+        if not self.teachers or len(set(self.teachers)) < len(self.teachers):
+            raise EffbookError(f"the teachers are {self.teachers}", "name at least one, each once")
+        for name in self.teachers:
+            if name not in known:
+                raise EffbookError(f"there is no teacher named {name!r}", f"choose among {', '.join(known)}")
+        if any(name in OWN for name in self.teachers) != bool(self.taught_at):
+            raise EffbookError(
+                f"the teachers {', '.join(self.teachers)} and taught_at = {self.taught_at!r} do not go together",
+                "say for the CMSF chapter's networks, and only for them, under which profile it trains them",
+            )
+        self.settings()
+
+    def settings(self):
+        """The library's settings of this distillation; it raises EffbookError where two of them are at odds."""
+        from effbook.simreg.config import DistillSettings
+
+        return DistillSettings(
+            objective=self.objective,
+            head=self.head,
+            teacher_view=self.teacher_view,
+            student_view=self.student_view,
+            same=self.same,
+            distinct_views=self.views if self.cached else None,
+            size_px=self.view_px or self.image_px,
+            queue_size=self.queue,
+            precision=self.precision,
+            seed=self.seed,
+            epochs=self.epochs,
+            batch=self.batch_size,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            schedule="steps" if self.rate_drops else "cosine",
+            drops=self.rate_drops,
+            drop_factor=0.2,
+        )
+
+    def datasets(self) -> tuple[str, ...]:
+        weights = [(OFFICIAL | PACKAGED)[name] for name in self.teachers if name not in OWN]
+        return (self.dataset, *weights)
+
+    def needs(self) -> tuple[str, ...]:
+        return () if self.student.startswith("small") else ("cuda",)
+
+    def modules(self) -> tuple[str, ...]:
+        """This recipe's code, and that of the recipes which train its teachers."""
+        taught = {module for teacher in self.taught().values() for module in teacher.modules()}
+        return (*super().modules(), *sorted(taught))
+
+    def taught(self) -> dict[str, Recipe]:
+        """The trainings of the teachers that the CMSF chapter has: from the same seed, so on the same images."""
+        return {
+            name: scale(make("cmsf-train", method=OWN[name], seed=self.seed), self.taught_at)
+            for name in self.teachers
+            if name in OWN
+        }
+
+    def training(self) -> Recipe:
+        """The distillation alone, whatever is evaluated: its code is the code of the kept student."""
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(Distillation)}
+        return make("simreg-distill", **own)
+
+    def parts(self) -> dict[str, object]:
+        """What the trained student depends on."""
+        own = self.training()
+        return {"fields": own.fields, "data": own.digests, "taught": self._taught_parts()}
+
+    def _taught_parts(self) -> dict[str, object]:
+        return {name: recipe.parts() for name, recipe in self.taught().items()}
+
+    def teacher_parts(self, name: str) -> dict[str, object]:
+        """What a teacher's cached features depend on: not on student, head and objective."""
+        own = self.training()
+        fields = ("dataset", "train_images", "image_px", "view_px", "teacher_view", "views", "precision", "seed")
+        fields = {field: own.fields[field] for field in (*fields, "batch_size")}
+        return {"teacher": name, "fields": fields, "data": own.digests, "taught": self._taught_parts().get(name)}
+
+    def cost(self) -> Cost:
+        gpu = 16 << 30 if self.needs() else 0
+        seconds = sum(one.seconds for one in Distillation.shares(self))
+        return Cost(seconds=seconds, gpu_bytes=gpu, disk_bytes=100 << 20 if gpu else 2 << 20)
+
+    def shares(self) -> tuple[Shared, ...]:
+        count = min(self.train_images or IMAGES.get(self.dataset, 50_000), IMAGES.get(self.dataset, 50_000))
+        asked = {name: count * self.views if self.cached else 0 for name in self.teachers}  # views of each teacher
+        rates = {"mobilenet-v2": 300.0, "vit-s14": 60.0, "simclr-x4": 150.0}  # a second; of one GPU at ImageNet's size
+        student = {"resnet18": 1400.0, "resnet50": 500.0, "mobilenet-v2": 900.0, "small": 1400.0}.get(
+            self.student, 2500.0
+        )
+        taught = [shared for recipe in self.taught().values() for shared in recipe.shares()]
+        return (
+            Shared(STUDENT, self.parts(), 5 + count * self.epochs / student),
+            *taught,
+            *(
+                Shared(TEACHER, self.teacher_parts(name), 1 + views / rates.get(name, 1500.0))
+                for name, views in asked.items()
+                if views
+            ),
+        )
+
+    def probe(self) -> dict[str, object]:
+        return {"train_images": min(self.train_images or 256, 256), "epochs": min(self.epochs, 2)}
