@@ -125,22 +125,17 @@ class LinearRecipe(Evaluation):
 @register_recipe
 @dataclass(frozen=True, kw_only=True)
 class DistanceRecipe(Evaluation):
-    """How far a layer of the head is from the teacher's features: 2 - 2 cos, mean over images (Tables 2.7 and 2.8).
+    """How far a layer is from the teacher's features: 2 - 2 cos, mean over images (Tables 2.7 and 2.8).
 
     On the test images, and on the training images as they are.
     """
 
     name: ClassVar[str] = "simreg-distance"
 
-    layer: Literal["head-2", "head"] = "head"
-
     def validate(self) -> None:
         super().validate()
-        if len(self.teachers) > 1 or (self.layer == "head-2" and self.head != "4L-equal"):
-            raise EffbookError(
-                "the distance is defined for one teacher, and within the head for equal widths only",
-                "choose one teacher, and the head's output or a head of equal widths",
-            )
+        if len(self.teachers) > 1:
+            raise EffbookError("a layer has no one distance from several teachers", "choose one teacher")
 
     def run(self, context: Context) -> Result:
         from effbook.experiments.shared.splits import features_of
@@ -150,10 +145,13 @@ class DistanceRecipe(Evaluation):
         own, teacher = self.embedder(context), new_teacher(self, self.teachers[0], context).to(context.device)
         found, broken = {}, []
         for name, images in (("mse", self.test_split()), ("mse_train", train_split(self))):
-            predicted, wanted = (features_of(network, images)[0] for network in (own, teacher))
-            found[name] = regression_loss(predicted, wanted).item()
+            features, wanted = (features_of(network, images)[0] for network in (own, teacher))
+            found[name] = regression_loss(features, wanted).item() if features.shape == wanted.shape else None
             broken.append(images.broken)
-        return Result(metrics=found | summed(*broken))
+        why = (
+            {} if found["mse"] is not None else dict.fromkeys(found, "layer and teacher have features of other lengths")
+        )
+        return Result(metrics=found | summed(*broken), notes=why)
 
 
 @register_recipe

@@ -47,7 +47,6 @@ DISTILLATION = {
         "cached": False,
         "epochs": 2,
         "batch_size": 16,
-        "rate_drops": lambda r: (1,) if r.rate_drops else (),
     },
     "mini": {
         "dataset": "cifar10",
@@ -62,7 +61,6 @@ DISTILLATION = {
         "views": 2,
         "epochs": 10,
         "batch_size": 64,
-        "rate_drops": lambda r: (7, 9) if r.rate_drops else (),
     },
     "lab": {
         "dataset": "cifar10",
@@ -96,6 +94,7 @@ TABLE: dict[str, Table] = {
     "simreg-nearest": EVALUATION,
     "simreg-linear": EVALUATION,
     "simreg-distance": EVALUATION,
+    "simreg-detection": DISTILLATION,
     "simreg-transfer": _with(smoke={"target": "digits"} | FEWEST, mini=SINGLE | FEW, lab=SINGLE),
     "simreg-transfer-mean": _with(
         smoke={"targets": ("digits",)} | FEWEST, mini={"targets": PACKAGED} | FEW, lab={"targets": PACKAGED}

@@ -34,7 +34,7 @@ class Distillation(Recipe):
     `teachers` are named in `OFFICIAL`, `PACKAGED` or `OWN`; of the latter the seed's own network is taken that the CMSF
     chapter trains under the profile `taught_at`. With `same` both networks get one view, else each its own. `cached`:
     the teachers' features of `views` views of each image are computed once, and students see these views (A.2.2.1).
-    `rate_drops` are the epochs at which the rate falls to a fifth, as CompRess has it; without, it follows a cosine.
+    By the schedule "steps" the rate falls to a fifth after epochs 90 and 120 of 130, as CompRess has it.
     """
 
     system: ClassVar[str] = "simreg"
@@ -59,7 +59,7 @@ class Distillation(Recipe):
     epochs: PositiveInt = 130
     batch_size: PositiveInt = 256
     learning_rate: PositiveFloat = 0.05
-    rate_drops: tuple[PositiveInt, ...] = ()
+    schedule: Literal["cosine", "steps"] = "cosine"
     weight_decay: PositiveFloat = 1e-4
     precision: Literal["float32", "bfloat16"] = "float32"
 
@@ -96,10 +96,13 @@ class Distillation(Recipe):
             batch=self.batch_size,
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
-            schedule="steps" if self.rate_drops else "cosine",
-            drops=self.rate_drops,
+            schedule=self.schedule,
+            drops=self._drops() if self.schedule == "steps" else (),
             drop_factor=0.2,
         )
+
+    def _drops(self) -> tuple[int, ...]:
+        return tuple(sorted({max(1, round(self.epochs * at / 130)) for at in (90, 120)}))
 
     def datasets(self) -> tuple[str, ...]:
         weights = [(OFFICIAL | PACKAGED)[name] for name in self.teachers if name not in OWN]
