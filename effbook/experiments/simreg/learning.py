@@ -44,7 +44,7 @@ def learn(recipe: Distillation, context: Context, folder: Path) -> None:
         settings=recipe.settings(),
         cache=caches,
         workers=images.workers,
-        checkpoint=context.folder / "distillation.pt",
+        checkpoint=context.folder / f"{recipe.key}.pt",
         watch=lambda _, moment: _advance(bar, moment),
     )
     history = {

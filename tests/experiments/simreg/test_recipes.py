@@ -1,0 +1,222 @@
+"""SimReg's recipes at smoke size: what is trained, what is shared, and what is judged."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import normalize
+
+from effbook import experiments
+from effbook.errors import EffbookError
+from effbook.experiments.shared.splits import normalised, split
+from effbook.experiments.simreg import learning
+from effbook.experiments.simreg.evaluations import (
+    DistanceRecipe,
+    LinearRecipe,
+    NearestRecipe,
+    TransferMeanRecipe,
+)
+from effbook.experiments.simreg.training import DistillRecipe
+from effbook.runs.execute import execute
+from effbook.runs.profiles import scale
+from effbook.runs.recipe import Context
+
+experiments.load()
+
+
+def smoke(cls, **fields):
+    return scale(cls(**fields), "smoke")
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory):
+    """One for all: distillations are kept in its cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EFFBOOK_WORK", str(tmp_path_factory.mktemp("kept")))
+        yield Context(profile="smoke", folder=tmp_path_factory.mktemp("context"))
+
+
+@pytest.fixture
+def kept(monkeypatch, context, tmp_path_factory):
+    """The module's context, whose cache the test reads and fills."""
+    monkeypatch.setenv("EFFBOOK_WORK", str(context.folder / "work"))
+    return context
+
+
+def pixels():
+    return normalised(split("toy-shapes", "test", size_px=28, wanted=40, seed=0).images)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"objective": "simreg", "head": "2L"},
+        {"objective": "regress", "head": "linear"},
+        {"objective": "regress-bn", "head": "linear"},
+        {"objective": "compress-1q"},
+        {"objective": "compress-2q", "head": "none", "schedule": "steps"},
+        {"teachers": ("moco-v2", "byol", "swav")},
+        {"same": False, "student_view": "strong"},
+    ],
+)
+def test_every_objective_and_view_trains(kept, fields):
+    recipe = smoke(DistillRecipe, **fields)
+    found = recipe.run(kept)
+    assert len(found.series["loss"]) == 2
+    assert all(torch.isfinite(torch.tensor(found.series["loss"])))
+    heads = found.metrics["head_parameters"]
+    assert (heads == 0) == (recipe.head == "none")
+
+
+def test_the_teacher_is_the_network_that_the_other_chapter_trains_from_the_same_seed(kept):
+    recipe = smoke(NearestRecipe, teachers=("byol",), seed=1)
+    (own,) = recipe.taught().values()
+    assert (own.name, own.method, own.seed) == ("cmsf-train", "byol", 1)
+    x, networks = pixels(), (learning.new_teacher(recipe, "own-byol", kept), own.network(kept))
+    with torch.no_grad():
+        torch.testing.assert_close(*(network(x) for network in networks))
+    other = smoke(NearestRecipe, teachers=("byol",))
+    assert recipe.parts()["taught"] != other.parts()["taught"]
+
+
+def test_a_distance_is_two_minus_two_cosines_between_the_heads_output_and_the_teachers_features(kept):
+    recipe = smoke(DistanceRecipe, head="2L", layer="head")
+    x = pixels()
+    teacher = learning.new_teacher(recipe, recipe.teachers[0], kept)
+    folder = learning.distilled(recipe, kept)
+    student = learning.kept_student(recipe, kept)
+    head = learning.kept_student(recipe, kept, dims=[learning.width(recipe, teacher)])[1]
+    assert (folder / "heads.safetensors").exists()
+    with torch.no_grad():
+        cosines = (normalize(head(student(x)), dim=1) * normalize(teacher(x), dim=1)).sum(1)
+    assert recipe.run(kept).metrics["mse"] == pytest.approx((2 - 2 * cosines).mean().item(), abs=1e-5)
+
+
+def test_a_layer_of_another_length_than_the_teacher_has_no_distance_and_says_so(kept):
+    found = smoke(DistanceRecipe, student="resnet50").run(kept)
+    assert found.metrics["mse"] is None
+    assert "other lengths" in found.notes["mse"]
+
+
+def test_layers_are_what_hooks_would_see(kept):
+    recipe = smoke(NearestRecipe, head="4L-equal")
+    teacher = learning.new_teacher(recipe, recipe.teachers[0], kept)
+    whole = learning.kept_student(recipe, kept, dims=[learning.width(recipe, teacher)])
+    student, head = whole
+    x = pixels()
+    with torch.no_grad():
+        features = student(x)
+        wanted = {
+            "backbone": features,
+            "head": head(features),
+            "head-2": head[:4](features),
+            "resblk-4": features,  # 128 channels, averaged over space
+        }
+        for layer, each in wanted.items():
+            found = dataclasses.replace(recipe, layer=layer).embedder(kept)(x)
+            torch.testing.assert_close(found, each, atol=1e-5, rtol=1e-4)
+        early = dataclasses.replace(recipe, layer="resblk-1").embedder(kept)(x)
+    assert abs(early.shape[1] - features.shape[1]) <= features.shape[1] // 2
+
+
+def test_the_second_layer_has_the_teachers_length_and_no_activation(kept):
+    recipe = smoke(NearestRecipe, head="4L-equal", layer="head-2")
+    found = recipe.embedder(kept)(pixels())
+    teacher = learning.new_teacher(recipe, recipe.teachers[0], kept)
+    assert found.shape[1] == learning.width(recipe, teacher)
+    assert (found < 0).any()
+
+
+def test_the_teacher_can_be_judged_in_the_students_place(kept):
+    recipe = smoke(NearestRecipe, layer="teacher")
+    x = pixels()
+    with torch.no_grad():
+        torch.testing.assert_close(recipe.embedder(kept)(x), recipe.taught()["own-msf"].network(kept)(x))
+    assert set(recipe.run(kept).metrics) == {"nn1", "nn20"}
+
+
+def test_students_that_see_the_same_views_share_the_teachers_features(kept, monkeypatch):
+    made = []
+    original = learning.cached_features
+    monkeypatch.setattr(learning, "cached_features", lambda *a, **k: made.append(1) or original(*a, **k))
+    for head in ("linear", "2L"):
+        recipe = dataclasses.replace(smoke(DistillRecipe, head=head), cached=True, views=2)
+        recipe.run(kept)
+    assert made == [1]
+
+
+def test_features_that_are_cached_give_the_student_that_a_teacher_asked_anew_gives(kept):
+    fields = {"head": "linear", "epochs": 1}
+    asked = dataclasses.replace(smoke(DistillRecipe, **fields), epochs=1)
+    kept_ones = dataclasses.replace(asked, cached=True, views=1)
+    first, second = (learning.kept_student(one, kept) for one in (asked, kept_ones))
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+def test_the_mean_of_transfer_is_over_the_records_of_its_parts(tmp_path, monkeypatch):
+    for name in ("EFFBOOK_WORK", "EFFBOOK_RECORDS"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    recipe = smoke(TransferMeanRecipe)
+    metrics = execute(recipe, profile="smoke", quiet=True).metrics
+    assert metrics["mean"] == metrics["accuracy_digits"]
+
+
+def test_linear_evaluation_of_backbone_and_head_differ(kept):
+    own, head = (smoke(LinearRecipe, layer=layer).run(kept).metrics for layer in ("backbone", "head"))
+    assert own != head
+
+
+def test_the_history_holds_what_is_thrown_away(kept):
+    recipe = smoke(DistillRecipe, head="2L")
+    history = json.loads((learning.distilled(recipe, kept) / "history.json").read_text())
+    m, d = (
+        learning.new_student(recipe).num_features,
+        learning.width(recipe, learning.new_teacher(recipe, "own-msf", kept)),
+    )
+    assert history["head_parameters"] == (m * 2 * m + 2 * m) + 2 * 2 * m + (2 * m * d + d)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"teachers": ("moco-v3",)}, "no teacher named 'moco-v3'"),
+        ({"teachers": ()}, "name at least one"),
+        ({"teachers": ("own-byol",)}, "do not go together"),
+        ({"taught_at": "mini"}, "do not go together"),
+        ({"head": "2L", "layer": "head-2"}, "no second layer"),
+        ({"objective": "compress-2q", "head": "none", "layer": "head"}, "no head to look at"),
+        ({"student_view": "strong"}, "same view cannot be"),
+        ({"objective": "compress-2q", "queue": 100}, "100"),
+    ],
+)
+def test_what_does_not_go_together_is_one_sentence(fields, said):
+    with pytest.raises(EffbookError, match=said):
+        NearestRecipe(**fields)
+
+
+def test_several_teachers_have_no_one_distance():
+    with pytest.raises(EffbookError, match="several teachers"):
+        DistanceRecipe(teachers=("byol", "swav"), layer="head")
+
+
+def test_a_change_of_the_other_chapters_code_concerns_these_records():
+    assert "effbook.experiments.cmsf.training" in smoke(NearestRecipe, head="2L").modules()
+    assert not any("cmsf" in module for module in NearestRecipe().modules())
+
+
+def test_packaged_teachers_see_enlarged_images(kept, monkeypatch):
+    seen = []
+
+    class Means(nn.Module):
+        def forward(self, x):
+            seen.append(tuple(x.shape))
+            return x.mean((2, 3))
+
+    monkeypatch.setattr(learning, "mobilenet_v2", Means)
+    recipe = dataclasses.replace(smoke(NearestRecipe), teachers=("mobilenet-v2",), taught_at="")
+    network = learning.new_teacher(recipe, "mobilenet-v2", kept)
+    assert network(torch.zeros(2, 3, 28, 28)).shape == (2, 3)
+    assert seen == [(2, 3, 64, 64)]
