@@ -24,6 +24,9 @@ OFFICIAL = {  # teachers of the dissertation and the manifests of their weights 
 PACKAGED = {"mobilenet-v2": "mobilenet-v2", "vit-s14": "vit-s14"}  # that stand in for large ones
 OWN = {"own-msf": "msf", "own-byol": "byol", "own-cmsf": "cmsf-self"}  # the CMSF chapter's networks, and its methods
 STUDENT, TEACHER = "simreg-student", "simreg-teacher"  # kinds of kept results
+# Images a second, for estimates: of one GPU at ImageNet's size, else of one core.
+RATES = {"resnet18": 1400.0, "resnet50": 500.0, "mobilenet-v2": 900.0, "small": 1400.0}
+TEACHER_RATES = {"mobilenet-v2": 300.0, "vit-s14": 60.0, "simclr-x4": 150.0}
 IMAGES = {"imagenet": 1_281_167, "toy-shapes": 1_000}  # of a training set; else 50,000
 
 
@@ -150,22 +153,16 @@ class Distillation(Recipe):
         return Cost(seconds=seconds, gpu_bytes=gpu, disk_bytes=100 << 20 if gpu else 2 << 20)
 
     def shares(self) -> tuple[Shared, ...]:
-        count = min(self.train_images or IMAGES.get(self.dataset, 50_000), IMAGES.get(self.dataset, 50_000))
-        asked = {name: count * self.views if self.cached else 0 for name in self.teachers}  # views of each teacher
-        rates = {"mobilenet-v2": 300.0, "vit-s14": 60.0, "simclr-x4": 150.0}  # a second; of one GPU at ImageNet's size
-        student = {"resnet18": 1400.0, "resnet50": 500.0, "mobilenet-v2": 900.0, "small": 1400.0}.get(
-            self.student, 2500.0
-        )
-        taught = [shared for recipe in self.taught().values() for shared in recipe.shares()]
-        return (
-            Shared(STUDENT, self.parts(), 5 + count * self.epochs / student),
-            *taught,
-            *(
-                Shared(TEACHER, self.teacher_parts(name), 1 + views / rates.get(name, 1500.0))
-                for name, views in asked.items()
-                if views
-            ),
-        )
+        known = IMAGES.get(self.dataset, 50_000)
+        count = min(self.train_images or known, known)
+        found = [Shared(STUDENT, self.parts(), 5 + count * self.epochs / RATES.get(self.student, 2500.0))]
+        found += [shared for recipe in self.taught().values() for shared in recipe.shares()]
+        if self.cached:
+            found += [
+                Shared(TEACHER, self.teacher_parts(name), 1 + count * self.views / TEACHER_RATES.get(name, 1500.0))
+                for name in self.teachers
+            ]
+        return tuple(found)
 
     def probe(self) -> dict[str, object]:
         return {"train_images": min(self.train_images or 256, 256), "epochs": min(self.epochs, 2)}
