@@ -175,7 +175,11 @@ def _convolution(array: Any) -> Tensor:
 def _from_state(content: Any, prefix: str, shape: Shape, of: str, **normalisation: tuple[float, ...]) -> Teacher:
     names = [f"{p.conv}.weight" for p in _places(shape)]
     names += [f"{p.norm}.{part}" for p in _places(shape) for part in _NORM]
-    return _teacher({n: _floats(_take(content, prefix + n, of)) for n in names}, shape, of, **normalisation)
+    tensors = {name: _floats(_take(content, prefix + name, of)) for name in names}
+    surplus = {n.removeprefix(prefix) for n in content if n.startswith(f"{prefix}layer") and n.endswith("conv1.weight")}
+    if deeper := min(surplus - tensors.keys(), default=None):
+        raise EffbookError(f"{of}'s file has {deeper!r}, one block too many", "give the file of this network's depth")
+    return _teacher(tensors, shape, of, **normalisation)
 
 
 def _teacher(
