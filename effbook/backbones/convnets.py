@@ -62,8 +62,13 @@ class SmallResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.conv2d(x, self.filters, stride=STRIDE_PX, padding=PATCH_PX // 2 - 1)  # [B, K, H/2, W/2]
-        return self.stages(F.relu(torch.cat((y, -y), dim=1))).mean(dim=(2, 3))
+        return self.stages(whitened(x, self.filters)).mean(dim=(2, 3))
+
+
+def whitened(x: Tensor, filters: Tensor) -> Tensor:
+    """The whitening stem: images [B, C, H, W] to [B, 2 K, H/2, W/2], K filters [K, C, 4, 4] of either sign."""
+    y = F.conv2d(x, filters, stride=STRIDE_PX, padding=PATCH_PX // 2 - 1)
+    return F.relu(torch.cat((y, -y), dim=1))
 
 
 def small_resnet(

@@ -55,6 +55,11 @@ NAMED = [
     "fox",
     "vgg16",
     "lpips",
+    "moco-v2-r50",
+    "byol-r50",
+    "swav-r50",
+    "simclr-r50x4",
+    "resnet50",
 ]
 POSED = {"colmap", "synthetic", "ngp", "dl3dv", "arkit"}  # read by the scenes of CompGS
 READERS = {
@@ -63,7 +68,7 @@ READERS = {
     "scenes": POSED,
     "pairs": set(PAIR_READERS),
     "instructions": set(INSTRUCTION_READERS),
-    "weights": {"timm", "transformers", "gguf", "vit-onnx", "lpips"},
+    "weights": {"timm", "transformers", "gguf", "vit-onnx", "lpips", "teacher"},
     "lexicon": {"wordnet"},
 }
 

@@ -19,9 +19,9 @@ class DimensionRecipe(Recipe):
 
     def run(self, context: Context) -> Result:
         from effbook.backbones.convnets import new_mobilenet_v2, resnet
-        from effbook.backbones.teachers import resnet50_x4
+        from effbook.backbones.teachers import RESNET50X4, trunk_of
         from effbook.experiments.shared.training import trainable
 
-        made = {"mobilenet-v2": new_mobilenet_v2, "resnet50-x4": resnet50_x4}
+        made = {"mobilenet-v2": new_mobilenet_v2, "resnet50-x4": lambda: trunk_of(RESNET50X4)}
         network = made[self.network]() if self.network in made else resnet(self.network)
         return Result(metrics={"dimension": network.num_features, "parameters": trainable(network)})

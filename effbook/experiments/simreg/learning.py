@@ -93,7 +93,7 @@ def new_teacher(recipe: Distillation, name: str, context: Context) -> nn.Module:
     if name in OWN:
         return recipe.taught()[name].network(context)
     if name in OFFICIAL:
-        return official(name)
+        return official(OFFICIAL[name])
     network = mobilenet_v2() if name == "mobilenet-v2" else vit_s14(image_px=ENLARGED_PX[name])
     return nn.Sequential(Enlarged(ENLARGED_PX[name]), network).eval()
 
