@@ -98,9 +98,9 @@ def train_detector(
 
     ``images`` is uint8 [N, 3, H, W], or anything that gives a picture for an index below N. Batches and mirroring are
     drawn on the CPU; what torchvision draws from torch's global state (sizes, anchors, regions; on a GPU, from the
-    GPU's) follows the seed, too, and the state is put back, as is the mode. The loss is torchvision's sum of four. Raises
-    `EffbookError` for a picture without an object, a box outside of its picture, a label outside of the detector's
-    classes, and a loss that is not finite.
+    GPU's) follows the seed, too, and the state is put back, as is the mode. The loss is torchvision's sum of four.
+    Raises `EffbookError` for a picture without an object, a box outside of its picture, a label outside of the
+    detector's classes, and a loss that is not finite.
     """
     _check_objects(targets, len(images), _classes(detector))
     if isinstance(images, Tensor):
@@ -167,8 +167,8 @@ def average_precision(
     """Average precision in percent, the mean over the classes that have objects, as COCO counts it: `ap50`, `ap75`
     where a hit overlaps by 0.5 or 0.75 (IoU), and `ap`, the mean from 0.5 to 0.95.
 
-    Precision is interpolated and read at so many ``recalls`` (101 are COCO's; VOC 2007 has 11). The 100 best predictions
-    of a class in a picture count. Difficult objects are no misses, and who finds one is neither right nor wrong.
+    Precision is interpolated and read at so many ``recalls`` (101 are COCO's; VOC 2007 has 11). The 100 best
+    predictions of a class in a picture count. A difficult object is no miss, and its finder neither right nor wrong.
     Raises `EffbookError` for predictions of other pictures, labels outside of the classes, and no object that counts.
     """
     from pycocotools.cocoeval import COCOeval
