@@ -75,7 +75,9 @@ def _train(recipe: Training, context: Context, images: Split, method: Method, da
         warmup_epochs=recipe.warmup_epochs,
         seed=recipe.seed,
     )
-    history = train_recorded(method, data, settings, context, truth=images.labels, title=recipe.method)
+    history = train_recorded(
+        method, data, settings, context, truth=images.labels, title=recipe.method, whose=[recipe.key]
+    )
     return history | {"trainable": trainable(method)}
 
 

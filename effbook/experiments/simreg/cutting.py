@@ -9,13 +9,15 @@ from torch import Tensor, nn
 from torchvision.io import ImageReadMode, decode_image
 
 from effbook.backbones.convnets import SmallResNet, whitened
-from effbook.data import load_images
 from effbook.data.canvases import canvases
 from effbook.data.voc import load_voc
-from effbook.experiments.shared.draws import subset
+from effbook.experiments.shared.splits import split
 
 if TYPE_CHECKING:
     from effbook.experiments.simreg.detection import DetectionRecipe
+
+
+OBJECT_PX = 32  # of what canvases are composed of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +33,14 @@ def pictures_of(recipe: "DetectionRecipe", part: str) -> Pictures:
     """The pictures of "train" or "test"."""
     if recipe.pictures == "voc":
         return _voc(part)
-    found = load_images(recipe.dataset, part)
     wanted = recipe.train_images if part == "train" else None
-    chosen = subset(len(found), wanted, seed=recipe.seed)
-    count = recipe.canvases if part == "train" else max(1, recipe.canvases // 2)
+    found = split(recipe.dataset, part, size_px=OBJECT_PX, wanted=wanted, seed=recipe.seed)
     images, objects = canvases(
-        found.images[chosen], found.labels[chosen], count=count, seed=recipe.seed, size_px=recipe.canvas_px
+        found.images.permute(0, 2, 3, 1).contiguous().numpy(),
+        found.labels.numpy(),
+        count=recipe.canvases if part == "train" else max(1, recipe.canvases // 2),
+        seed=recipe.seed,
+        size_px=recipe.canvas_px,
     )
     return Pictures(images=images, objects=objects, classes=len(found.classes))
 

@@ -86,6 +86,37 @@ def _with(**changes: dict[str, Any]) -> Table:
     return {profile: of | changes.get(profile, {}) for profile, of in EVALUATION.items()}
 
 
+DETECTION = {
+    "smoke": {
+        "pictures": "canvases",
+        "canvases": 8,
+        "canvas_px": 64,
+        "steps": 3,
+        "detector_batch": 2,
+        "anchors_px": (24, 36, 48),
+        "regions": 16,
+        "region_cells": 4,
+        "proposals": 40,
+    },
+    "mini": {
+        "pictures": "canvases",
+        "canvases": 400,
+        "steps": 200,
+        "detector_batch": 8,
+        "anchors_px": (24, 36, 48),
+        "regions": 64,
+        "region_cells": 6,
+        "proposals": 200,
+    },
+    "lab": {
+        "pictures": "canvases",
+        "canvases": 5_000,
+        "steps": 6_000,
+        "anchors_px": (24, 36, 48),
+        "regions": 128,
+        "region_cells": 8,
+    },
+}
 SINGLE = {"target": lambda r: r.target if r.target in PACKAGED else SKIP}
 FEW = {"grid": (3, 2), "iterations": 3, "target_images": 1_500}
 FEWEST = {"grid": (1, 2), "iterations": 2, "target_images": 300}
@@ -94,7 +125,7 @@ TABLE: dict[str, Table] = {
     "simreg-nearest": EVALUATION,
     "simreg-linear": EVALUATION,
     "simreg-distance": EVALUATION,
-    "simreg-detection": DISTILLATION,
+    "simreg-detection": {name: DISTILLATION[name] | changes for name, changes in DETECTION.items()},
     "simreg-transfer": _with(smoke={"target": "digits"} | FEWEST, mini=SINGLE | FEW, lab=SINGLE),
     "simreg-transfer-mean": _with(
         smoke={"targets": ("digits",)} | FEWEST, mini={"targets": PACKAGED} | FEW, lab={"targets": PACKAGED}

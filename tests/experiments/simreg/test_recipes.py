@@ -12,6 +12,9 @@ from effbook import experiments
 from effbook.errors import EffbookError
 from effbook.experiments.shared.splits import normalised, split
 from effbook.experiments.simreg import learning
+from effbook.experiments.simreg.cutting import cut, pictures_of
+from effbook.experiments.simreg.detection import DetectionRecipe
+from effbook.experiments.simreg.dimensions import DimensionRecipe
 from effbook.experiments.simreg.evaluations import (
     DistanceRecipe,
     LinearRecipe,
@@ -220,3 +223,43 @@ def test_packaged_teachers_see_enlarged_images(kept, monkeypatch):
     network = learning.new_teacher(recipe, "mobilenet-v2", kept)
     assert network(torch.zeros(2, 3, 28, 28)).shape == (2, 3)
     assert seen == [(2, 3, 64, 64)]
+
+
+def test_a_detector_is_trained_on_the_cut_student(kept):
+    recipe = smoke(DetectionRecipe, head="linear")
+    found = recipe.run(kept)
+    assert set(found.metrics) == {"ap50", "ap", "ap75"}
+    assert len(found.series["loss"]) == recipe.steps
+
+
+@pytest.mark.parametrize("student", ["small-half", "small-deep", "resnet18"])
+def test_the_parts_of_a_cut_student_are_the_whole(student):
+    recipe = dataclasses.replace(smoke(NearestRecipe), student=student)
+    network = learning.new_student(recipe).eval()
+    x = pixels()[:4]
+    trunk, head = cut(network)
+    with torch.no_grad():
+        shared = trunk(x)
+        torch.testing.assert_close(head(shared), network(x), atol=1e-5, rtol=1e-4)
+    assert (shared.shape[1], head.num_features) == (trunk.out_channels, network(x).shape[1])
+
+
+def test_canvases_of_the_test_show_test_images_alone():
+    recipe = smoke(DetectionRecipe)
+    train, test = (pictures_of(recipe, part) for part in ("train", "test"))
+    assert (len(train.images), len(test.images)) == (8, 4)
+    assert not torch.equal(train.images[:4], test.images)
+
+
+@pytest.mark.parametrize(
+    ("network", "m"), [("resnet18", 512), ("mobilenet-v2", 1280), ("resnet50", 2048), ("resnet50-x4", 8192)]
+)
+def test_lengths_of_features_are_those_of_the_text(network, m, tmp_path):
+    found = DimensionRecipe(network=network).run(Context(profile="paper", folder=tmp_path))
+    assert found.metrics["dimension"] == m
+
+
+def test_a_teachers_checkpoint_is_not_taken_for_that_of_the_next(kept, monkeypatch):
+    monkeypatch.setattr(Context, "due", lambda self, seconds=0.0: True)
+    recipe = smoke(DistillRecipe, teachers=("byol", "swav"), seed=3)
+    assert len(recipe.run(kept).series["loss"]) == 2
