@@ -22,6 +22,7 @@ from effbook.errors import EffbookError
 Objects = dict[str, Tensor]
 BEFORE_NMS_TRAIN, BEFORE_NMS_TEST = 12_000, 6_000  # proposals, the usual numbers of C4
 WARMUP_FROM = 1e-3  # of the learning rate
+NORMALISATIONS = (nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,7 +237,7 @@ def _pace(step: int, settings: DetectionSettings) -> float:
 
 
 def _sgd(detector: nn.Module, settings: DetectionSettings) -> torch.optim.Optimizer:
-    norms = {p for module in detector.modules() if "Norm" in type(module).__name__ for p in module.parameters()}
+    norms = {p for module in detector.modules() if isinstance(module, NORMALISATIONS) for p in module.parameters()}
     trained = [p for p in detector.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p not in norms], "weight_decay": settings.weight_decay},
