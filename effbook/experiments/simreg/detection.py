@@ -62,7 +62,8 @@ class DetectionRecipe(Distillation):
         train, test = (pictures_of(self, part) for part in ("train", "test"))
         detector = faster_rcnn_c4(trunk, head, classes=train.classes, settings=settings).to(context.device)
         losses = train_detector(detector, train.images, train.objects, settings=settings)
-        found = average_precision(detect(detector, test.images), test.objects, classes=test.classes)
+        recalls = 11 if self.pictures == "voc" else 101  # as VOC 2007 counts, else as COCO
+        found = average_precision(detect(detector, test.images), test.objects, classes=test.classes, recalls=recalls)
         each = max(1, len(losses) // 50)
         return Result(metrics=found, series={"loss": list(losses[::each])})
 
