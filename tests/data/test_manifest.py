@@ -60,10 +60,11 @@ NAMED = [
     "swav-r50",
     "simclr-r50x4",
     "resnet50",
+    "voc",
 ]
 POSED = {"colmap", "synthetic", "ngp", "dl3dv", "arkit"}  # read by the scenes of CompGS
 READERS = {
-    "images": {*ARRAY_READERS, *FILE_READERS} - {"ucf101"},
+    "images": {*ARRAY_READERS, *FILE_READERS, "voc"} - {"ucf101"},
     "videos": {"ucf101"},
     "scenes": POSED,
     "pairs": set(PAIR_READERS),

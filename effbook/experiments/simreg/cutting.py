@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +12,6 @@ from effbook.backbones.convnets import SmallResNet, whitened
 from effbook.data.canvases import canvases
 from effbook.data.voc import load_voc
 from effbook.experiments.shared.splits import split
-
-if TYPE_CHECKING:
-    from effbook.experiments.simreg.detection import DetectionRecipe
-
 
 OBJECT_PX = 32  # of what canvases are composed of
 
@@ -29,23 +25,16 @@ class Pictures:
     classes: int
 
 
-def pictures_of(recipe: "DetectionRecipe", part: str) -> Pictures:
-    """The pictures of "train" or "test"."""
-    if recipe.pictures == "voc":
-        return _voc(part)
-    wanted = recipe.train_images if part == "train" else None
-    found = split(recipe.dataset, part, size_px=OBJECT_PX, wanted=wanted, seed=recipe.seed)
-    images, objects = canvases(
-        found.images.permute(0, 2, 3, 1).contiguous().numpy(),
-        found.labels.numpy(),
-        count=recipe.canvases if part == "train" else max(1, recipe.canvases // 2),
-        seed=recipe.seed,
-        size_px=recipe.canvas_px,
-    )
+def canvas_pictures(dataset: str, part: str, *, wanted: int | None, count: int, canvas_px: int, seed: int) -> Pictures:
+    """So many canvases of the images of a part, or of `wanted` of them."""
+    found = split(dataset, part, size_px=OBJECT_PX, wanted=wanted, seed=seed)
+    own = found.images.permute(0, 2, 3, 1).contiguous().numpy()
+    images, objects = canvases(own, found.labels.numpy(), count=count, seed=seed, size_px=canvas_px)
     return Pictures(images=images, objects=objects, classes=len(found.classes))
 
 
-def _voc(part: str) -> Pictures:
+def voc_pictures(part: str) -> Pictures:
+    """Pascal VOC's photographs of "train" or "test"; of the former those with an object."""
     found = load_voc(part)
     objects = [
         {"boxes": torch.from_numpy(boxes), "labels": torch.from_numpy(labels), "difficult": torch.from_numpy(difficult)}

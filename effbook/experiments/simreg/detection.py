@@ -1,13 +1,17 @@
 """Fine-tuning a distilled backbone for object detection (Table 2.12)."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from effbook.errors import EffbookError
 from effbook.experiments.simreg.settings import Distillation
 from effbook.runs.recipe import Context, Cost, Result, register_recipe
+
+if TYPE_CHECKING:
+    from effbook.evaluate.detection import DetectionSettings
+    from effbook.experiments.simreg.cutting import Pictures
 
 
 @register_recipe
@@ -54,12 +58,12 @@ class DetectionRecipe(Distillation):
 
     def run(self, context: Context) -> Result:
         from effbook.evaluate.detection import average_precision, detect, faster_rcnn_c4, train_detector
-        from effbook.experiments.simreg.cutting import cut, pictures_of
+        from effbook.experiments.simreg.cutting import cut
         from effbook.experiments.simreg.learning import kept_student
 
         trunk, head = cut(kept_student(self, context))
         settings = self.detector()
-        train, test = (pictures_of(self, part) for part in ("train", "test"))
+        train, test = self.seen("train"), self.seen("test")
         detector = faster_rcnn_c4(trunk, head, classes=train.classes, settings=settings).to(context.device)
         losses = train_detector(detector, train.images, train.objects, settings=settings)
         recalls = 11 if self.pictures == "voc" else 101  # as VOC 2007 counts, else as COCO
@@ -67,7 +71,16 @@ class DetectionRecipe(Distillation):
         each = max(1, len(losses) // 50)
         return Result(metrics=found, series={"loss": list(losses[::each])})
 
-    def detector(self):
+    def seen(self, part: str) -> "Pictures":
+        """The pictures of "train" or "test"."""
+        from effbook.experiments.simreg.cutting import canvas_pictures, voc_pictures
+
+        if self.pictures == "voc":
+            return voc_pictures(part)
+        wanted, count = (self.train_images, self.canvases) if part == "train" else (None, -(-self.canvases // 2))
+        return canvas_pictures(self.dataset, part, wanted=wanted, count=count, canvas_px=self.canvas_px, seed=self.seed)
+
+    def detector(self) -> "DetectionSettings":
         """The library's settings: the rate falls after three and eleven twelfths of the steps."""
         from effbook.evaluate.detection import DetectionSettings
 

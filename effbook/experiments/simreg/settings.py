@@ -6,13 +6,16 @@ more, and take it from there: rows that share a distillation train once.
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import PositiveFloat, PositiveInt
 
 from effbook.errors import EffbookError
 from effbook.runs.profiles import scale
 from effbook.runs.recipe import Cost, Recipe, Shared, make
+
+if TYPE_CHECKING:
+    from effbook.simreg.config import DistillSettings
 
 OFFICIAL = {  # teachers of the dissertation and the manifests of their weights (A.2.2.1)
     "moco-v2": "moco-v2-r50",
@@ -80,7 +83,7 @@ class Distillation(Recipe):
             )
         self.settings()
 
-    def settings(self):
+    def settings(self) -> "DistillSettings":
         """The library's settings of this distillation; it raises EffbookError where two of them are at odds."""
         from effbook.simreg.config import DistillSettings
 

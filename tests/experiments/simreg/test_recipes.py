@@ -12,7 +12,7 @@ from effbook import experiments
 from effbook.errors import EffbookError
 from effbook.experiments.shared.splits import normalised, split
 from effbook.experiments.simreg import learning
-from effbook.experiments.simreg.cutting import cut, pictures_of
+from effbook.experiments.simreg.cutting import cut
 from effbook.experiments.simreg.detection import DetectionRecipe
 from effbook.experiments.simreg.dimensions import DimensionRecipe
 from effbook.experiments.simreg.evaluations import (
@@ -246,7 +246,7 @@ def test_the_parts_of_a_cut_student_are_the_whole(student):
 
 def test_canvases_of_the_test_show_test_images_alone():
     recipe = smoke(DetectionRecipe)
-    train, test = (pictures_of(recipe, part) for part in ("train", "test"))
+    train, test = (recipe.seen(part) for part in ("train", "test"))
     assert (len(train.images), len(test.images)) == (8, 4)
     assert not torch.equal(train.images[:4], test.images)
 
