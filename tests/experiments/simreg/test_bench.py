@@ -27,8 +27,10 @@ def recipe(monkeypatch):
 
 def test_every_figure_that_the_chapter_must_reach_has_a_line():
     lines = {one.name: one.threshold for one in ledger.benches("simreg")}
-    assert lines["epoch: teacher asked / features cached, MobileNet-V2 at 64 px -> small-wide"] == ">= 1.8"
-    assert lines["teacher's forward / student's step, MobileNet-V2 at 64 px -> small-wide"] == ">= 2.4"
+    for pair in ("MobileNet-V2 at 64 px -> small-wide", "ViT-S/14 at 56 px -> small"):
+        assert lines[f"epoch: teacher asked / features cached, {pair}"] == ">= 1.8"
+        assert lines[f"teacher's forward / student's step, {pair}"] == ">= 2.4"
+    assert [figure for name, figure in lines.items() if name.startswith("largest difference")] == ["<= 0.00001"] * 2
     after = [figure for name, figure in lines.items() if "exported" in name]
     assert after == ["<= 1", "<= 1", "<= 1.05"]
     ahead = [figure for name, figure in lines.items() if "backbone - head's output" in name]
@@ -81,6 +83,17 @@ def test_a_side_that_saw_other_features_would_be_told_apart(recipe, monkeypatch)
     monkeypatch.setattr(DistillViews, "use", lambda self, given: use(self, [given[0] + 0.1]))
     found = bench.losses_apart(recipe)
     assert found.value == found.a - found.b > 1e-4
+
+
+def test_the_books_own_teachers_are_of_the_form_that_is_trained():
+    from effbook.experiments.cmsf.inputs import new_encoder
+
+    recipe = bench.at_mini("simreg-distill", teachers=("byol",))
+    ours, trained = bench.new_teacher(recipe, "own-byol"), new_encoder(recipe.taught()["own-byol"])
+    assert repr(ours) == repr(trained)
+    shapes = [{name: value.shape for name, value in network.state_dict().items()} for network in (ours, trained)]
+    assert shapes[0] == shapes[1]
+    assert not ours.training
 
 
 def test_times_are_of_both_sides(recipe):
