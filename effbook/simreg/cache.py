@@ -31,23 +31,27 @@ def cached_features(
     """The features [V, N, d] of the teacher's views, from the folder, or computed now and written there.
 
     They are memory-mapped, float32 or with `half` float16. The folder appears whole or not at all. Raises EffbookError
-    where it holds features of another teacher, of other images or of other views, and where V is not set.
+    where it holds features of another teacher, of other images or of other views, or none, and where V is not set.
     """
     folder = Path(folder)
     made_with = description(teacher, data) | {"half": half}
+    shape = (made_with["views"]["distinct"], len(data), dim)
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with placed(folder) as beside:
             beside.mkdir()
-            shape = (made_with["views"]["distinct"], len(data), dim)
             kind = np.float16 if half else np.float32
             features = np.lib.format.open_memmap(beside / FEATURES, mode="w+", dtype=kind, shape=shape)
             _compute(features, teacher, data)
             features.flush()
             del features
             (beside / MADE_WITH).write_text(json.dumps(made_with, indent=1), encoding="utf-8")
-    _check(folder, made_with)
-    return np.load(folder / FEATURES, mmap_mode="r", allow_pickle=False)
+    features = _opened(folder, made_with)
+    if features.shape != shape:
+        raise EffbookError(
+            f"the cached features in {folder} are {features.shape}, not {shape}", "remove the folder, or name another"
+        )
+    return features
 
 
 def description(teacher: nn.Module, data: DistillViews) -> dict[str, Any]:
@@ -87,10 +91,13 @@ def _compute(features: np.ndarray, teacher: nn.Module, data: DistillViews) -> No
                 features[epoch, start:stop] = found[: stop - start].cpu().numpy()
 
 
-def _check(folder: Path, made_with: dict[str, Any]) -> None:
+def _opened(folder: Path, made_with: dict[str, Any]) -> np.ndarray:
+    """The features in a folder, if they were made so."""
     try:
         found = json.loads((folder / MADE_WITH).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        old_views = dict(found["views"])
+        features = np.load(folder / FEATURES, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
         raise EffbookError(f"{folder} holds no cached features", "name a folder of its own for each teacher") from error
     for name, whose in (("teacher", "of another teacher"), ("images", "of other images"), ("half", "of another type")):
         if found.get(name) != made_with[name]:
@@ -98,11 +105,12 @@ def _check(folder: Path, made_with: dict[str, Any]) -> None:
                 f"the cached features in {folder} are {whose}", "name another folder, or remove this one"
             )
     for name, value in made_with["views"].items():
-        if (old := found.get("views", {}).get(name)) != value:
+        if (old := old_views.get(name)) != value:
             raise EffbookError(
                 f"the cached features in {folder} are of other views ({name}: {old}, not {value})",
                 "name another folder, or remove this one",
             )
+    return features
 
 
 def _digest_of_network(network: nn.Module) -> str:

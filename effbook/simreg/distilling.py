@@ -14,7 +14,7 @@ from effbook.errors import EffbookError
 from effbook.simreg.baselines import CompRess
 from effbook.simreg.cache import cached_features
 from effbook.simreg.config import DistillSettings
-from effbook.simreg.networks import Student, Teachers, device_of, evaluating, feature_width
+from effbook.simreg.networks import Student, Teachers, check_batch_norm, device_of, evaluating, feature_width
 from effbook.simreg.step import SimReg, make_method
 from effbook.simreg.views import DistillViews
 from effbook.training.distributed import rank, world_size
@@ -75,8 +75,8 @@ def distill(
     width = feature_width(student, batch.strong[0], name="student")
     of_heads = [width] * len(dims) if settings.head == "none" else dims
     whole = Student(student, width, of_heads, head=settings.head, seed=settings.seed, precision=settings.precision)
-    whole.check(settings.batch)
     method = make_method(whole, Teachers(teachers, dims, precision=settings.precision), settings)
+    check_batch_norm(method, settings.batch)
     with evaluating(*teachers):
         if folders:
             each = zip(folders, teachers, dims, strict=True)

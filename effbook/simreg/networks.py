@@ -41,13 +41,14 @@ class Student(nn.Module):
             features = self.backbone(x)  # f_s, [B, m]
             return [head(features).float() for head in self.heads]
 
-    def check(self, batch: int) -> None:
-        """Raise EffbookError where batch norm would see a single image."""
-        norms = [m for m in self.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        if check_batch(batch) == 1 and norms:
-            raise EffbookError(
-                "a batch of one image has no statistics for batch norm", "choose a batch of at least 2 a process"
-            )
+
+def check_batch_norm(method: nn.Module, batch: int) -> None:
+    """Raise EffbookError where batch norm, in student, heads or loss, would see a single image."""
+    norms = [m for m in method.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if check_batch(batch) == 1 and norms:
+        raise EffbookError(
+            "a batch of one image has no statistics for batch norm", "choose a batch of at least 2 a process"
+        )
 
 
 class Teachers:
@@ -61,8 +62,13 @@ class Teachers:
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> list[Tensor]:
-        """f_t^k of the batch's images: [B, d_k] in float32."""
+        """f_t^k of the batch's images: [B, d_k] in float32. Raises EffbookError for cached features of other widths."""
         if batch.extra is not None:
+            if batch.extra.shape[1] != sum(self.dims):
+                raise EffbookError(
+                    f"cached features of {batch.extra.shape[1]} numbers are not of teachers with {sum(self.dims)}",
+                    "compute them with these teachers",
+                )
             return list(batch.extra.split(self.dims, 1))
         with in_precision(self.precision, batch.weak):
             return [teacher(batch.weak).float() for teacher in self.networks]

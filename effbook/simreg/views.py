@@ -103,6 +103,11 @@ class DistillViews:
         else:
             made = []
             for image, i in zip(map(as_tensor, images), index.tolist(), strict=True):
+                if image.ndim != 3 or len(image) != len(self.mean):
+                    raise EffbookError(
+                        f"image {i} has the shape {tuple(image.shape)}, others have {len(self.mean)} channels",
+                        'give all with as many; of a picture, `image.convert("RGB")` has 3',
+                    )
                 draw = augment.draw(view, 1, *image.shape[1:], generator=generator(self.settings.seed, epoch, who, i))
                 made.append(augment.make(image[None], view, draw))
             made = torch.cat(made)

@@ -12,7 +12,7 @@ from torch.utils.data import TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from effbook.errors import EffbookError
-from effbook.simreg import DistillSettings, DistillViews, cached_features, distill
+from effbook.simreg import DistillSettings, DistillViews, Teachers, cached_features, distill
 
 COUNT, M, D = 22, 4, 6
 QUICK = {"epochs": 3, "batch": 8, "learning_rate": 0.05}
@@ -233,6 +233,43 @@ def test_cached_features_of_something_else_are_refused(options, told, tmp_path):
         run(cache=tmp_path / "a", **options)
 
 
+def of_another_width(folder):
+    np.save(folder / "features.npy", np.zeros((1, COUNT, D + 1), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda f: (f / "features.npy").unlink(), "holds no cached features; name a folder of its own"),
+        (lambda f: (f / "features.npy").write_bytes(b""), "holds no cached features"),
+        (lambda f: (f / "features.npy").write_bytes(b"of another kind"), "holds no cached features"),
+        (lambda f: (f / "features.npy").write_bytes((f / "features.npy").read_bytes()[:-8]), "holds no cached feat"),
+        (lambda f: (f / "made_with.json").write_text("[]"), "holds no cached features"),
+        (lambda f: (f / "made_with.json").write_text('{"views": 1}'), "holds no cached features"),
+        (of_another_width, r"are \(1, 22, 7\), not \(1, 22, 6\); remove the folder, or name another"),
+    ],
+)
+def test_a_spoilt_cache_is_refused_in_one_sentence(spoil, told, tmp_path):
+    run(cache=tmp_path / "a", epochs=1)
+    spoil(tmp_path / "a")
+    with pytest.raises(EffbookError, match=told) as found:
+        run(cache=tmp_path / "a")
+    assert "\n" not in str(found.value)
+
+
+def test_two_teachers_cannot_share_a_cache(tmp_path):
+    with pytest.raises(EffbookError, match="are of another teacher"):
+        run(of=[teacher(), teacher(8)], cache=[tmp_path / "a", tmp_path / "a"])
+
+
+def test_features_of_another_width_are_not_taken_for_the_teachers():
+    data = DistillViews(images(), DistillSettings(distinct_views=1))
+    data.use([np.zeros((1, COUNT, D + 1), np.float32)])
+    (batch,) = data.batches([torch.tensor([3, 1])], epoch=0)
+    with pytest.raises(EffbookError, match="cached features of 7 numbers are not of teachers with 6; compute them"):
+        Teachers([teacher()], [D])(batch)
+
+
 def test_a_cache_appears_whole_or_not_at_all(tmp_path):
     of = teacher()
     data = DistillViews(images(), DistillSettings(distinct_views=2, **QUICK))
@@ -263,6 +300,22 @@ def told_by_timm(mean):
     return net
 
 
+class Wrapped(nn.Module):
+    """A network that gives its features within something else."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.network, self.kind = network(M, seed=0), kind
+
+    def forward(self, x):
+        return self.kind([("features", self.network(x))])
+
+
+def flat():
+    """A student without batch norm."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, M))
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -285,7 +338,34 @@ def told_by_timm(mean):
             r"a teacher was made for mean \(0.1, 0.1, 0.1\) and deviation \(0.5, 0.5, 0.5\), not for \(0.2, ",
         ),
         ({"of": [told_by_timm((0.1,) * 3), told_by_timm((0.2,) * 3)]}, "a teacher was made for mean"),
+        (
+            {"student": nn.Conv2d(3, M, 8)},
+            r"the student gives \(2, 4, 1, 1\) for 2 images; end it with pooling",
+        ),
+        ({"student": Wrapped(tuple)}, "the student gives tuple for 2 images; end it with pooling"),
+        ({"of": Wrapped(dict)}, "the teacher gives dict for 2 images; end it with pooling"),
+        (
+            {"of": nn.Sequential(nn.Conv2d(3, D, 11), nn.AdaptiveAvgPool2d(1), nn.Flatten())},
+            r"the teacher cannot take views of 3 channels and 8 x 8 pixels \(.*\); .* set `size_px`",
+        ),
+        ({"student": network(M, seed=0, channels=1)}, "the student cannot take views of 3 channels"),
+        (
+            {"data": images(channels=1), "mean": (0.5,), "deviation": (0.2,)},
+            "the teacher cannot take views of 1 channels",
+        ),
+        ({"data": images(channels=1)}, r"the images have 1 channels, and the mean \(.*\) is of 3"),
+        ({"data": 2 * images() - 1}, r"holds numbers from -.* to .*; give uint8, or floating numbers from 0 to 1"),
+        (
+            {"of": told_by_timm((0.5,) * 3), "data": images(channels=1)},
+            r"the images have 1 channels, and the mean \(0.5, 0.5, 0.5\) is of 3",
+        ),
         ({"batch": 1}, "a batch of one image has no statistics for batch norm; choose a batch of at least 2"),
+        ({"batch": 1, "head": "linear"}, "a batch of one image has no statistics for batch norm"),
+        ({"batch": 1, "student": flat()}, "a batch of one image has no statistics for batch norm"),
+        (
+            {"batch": 1, "student": flat(), "head": "linear", "objective": "regress-bn"},
+            "a batch of one image has no statistics for batch norm",
+        ),
         ({"batch": 64}, "22 images are fewer than a batch of 64"),
         ({"of": []}, "0 caches for 0 teachers"),
     ],
@@ -304,8 +384,7 @@ def test_a_network_cannot_be_its_own_teacher():
 
 
 def test_a_student_without_batch_norm_may_have_batches_of_one():
-    student = nn.Sequential(nn.Flatten(), nn.Linear(192, M))
-    assert len(run(student=student, head="linear", batch=1, epochs=1).history) == 1
+    assert len(run(student=flat(), head="linear", batch=1, epochs=1).history) == 1
 
 
 def test_the_teachers_own_normalisation_is_taken():

@@ -102,6 +102,18 @@ def test_images_that_do_not_fit_are_refused(given, options, told):
         views(given, **options)
 
 
+def test_a_grey_picture_among_many_coloured_ones_is_named_when_its_turn_comes():
+    from PIL import Image
+
+    pictures = [Image.new("L" if i == 6 else "RGB", (8, 8)) for i in range(40)]  # not one of those looked at before
+    data = views(pictures)
+    assert one(data, [5, 7]).weak.shape == (2, 3, 8, 8)
+    with pytest.raises(EffbookError, match=r"image 6 has the shape \(1, 8, 8\), others have 3 channels; give all with"):
+        one(data, [5, 6])
+    with pytest.raises(EffbookError, match=r"the first \(3, 8, 8\)"):
+        views(pictures[5:8])
+
+
 def test_images_with_one_channel_have_weak_views():
     data = views(images(channels=1), mean=(0.5,), deviation=(0.2,))
     assert one(data, [0, 1]).weak.shape == (2, 1, 8, 8)
