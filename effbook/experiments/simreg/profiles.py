@@ -7,7 +7,7 @@ for MoCo-v2, BYOL and SwAV, each trained under the same profile; and packaged on
 from typing import Any
 
 from effbook.experiments.shared.profiles import SKIP, Table, scaled_by
-from effbook.experiments.simreg.settings import OWN
+from effbook.experiments.simreg.settings import OWN, own_trainings
 from effbook.runs.profiles import register_profiles
 
 STAND_INS = {
@@ -35,6 +35,11 @@ def taught_at(profile: str) -> Any:
     return lambda recipe: profile if any(name in OWN for name in stand_ins(recipe)) else ""
 
 
+def taught_as(profile: str, names: Any = stand_ins) -> Any:
+    """The keys of the trainings of these teachers."""
+    return lambda recipe: tuple(one.key for one in own_trainings(names(recipe), profile).values())
+
+
 DISTILLATION = {
     "smoke": {
         "dataset": "toy-shapes",
@@ -42,6 +47,7 @@ DISTILLATION = {
         "image_px": 28,
         "teachers": own_networks,
         "taught_at": "smoke",
+        "taught_as": taught_as("smoke", own_networks),
         "student": lambda r: "small" if r.student == "resnet50" else "small-half",
         "queue": 48,
         "cached": False,
@@ -55,6 +61,7 @@ DISTILLATION = {
         "view_px": 24,
         "teachers": stand_ins,
         "taught_at": taught_at("mini"),
+        "taught_as": taught_as("mini"),
         "student": lambda r: SMALLER[r.student],
         "queue": 2_048,
         "cached": lambda r: r.same and r.teacher_view == "weak",
@@ -67,6 +74,7 @@ DISTILLATION = {
         "image_px": 32,
         "teachers": stand_ins,
         "taught_at": taught_at("lab"),
+        "taught_as": taught_as("lab"),
         "queue": 16_384,
         "cached": False,
         "epochs": 130,

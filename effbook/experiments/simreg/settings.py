@@ -38,8 +38,10 @@ class Distillation(Recipe):
     """All that determines a distillation; the defaults are the dissertation's MoCo-v2 to ResNet-18 with SimReg-4L-MLP.
 
     `teachers` are named in `OFFICIAL`, `PACKAGED` or `OWN`; of the latter the seed's own network is taken that the CMSF
-    chapter trains under the profile `taught_at`. With `same` both networks get one view, else each its own. `cached`:
-    the teachers' features of `views` views of each image are computed once, and students see these views (A.2.2.1).
+    chapter trains under the profile `taught_at`; `taught_as` are the keys of these trainings for seed 0, so that where
+    they change, this is another recipe (empty: whatever they are). With `same` both networks get one view, else each
+    its own. `cached`: the teachers' features of `views` views of each image are computed once, and students see these
+    views (A.2.2.1).
     By the schedule "steps" the rate falls to a fifth after epochs 90 and 120 of 130, as CompRess has it.
     """
 
@@ -51,6 +53,7 @@ class Distillation(Recipe):
     view_px: PositiveInt | None = None  # of what student and teacher see in training; None: image_px
     teachers: tuple[str, ...] = ("moco-v2",)
     taught_at: Literal["", "smoke", "mini", "lab"] = ""
+    taught_as: tuple[str, ...] = ()
     student: Literal[
         "resnet18", "resnet50", "mobilenet-v2", "small-thin", "small-half", "small-wide", "small", "small-deep"
     ] = "resnet18"
@@ -81,6 +84,9 @@ class Distillation(Recipe):
                 f"the teachers {', '.join(self.teachers)} and taught_at = {self.taught_at!r} do not go together",
                 "say for the CMSF chapter's networks, and only for them, under which profile it trains them",
             )
+        now = own_trainings(self.teachers, self.taught_at) if self.taught_as else {}
+        if self.taught_as != tuple(one.key for one in now.values()):
+            raise EffbookError(f"{self.name} has teachers that the CMSF chapter trains otherwise by now", "run it anew")
         self.settings()
 
     def settings(self) -> "DistillSettings":
@@ -124,11 +130,7 @@ class Distillation(Recipe):
 
     def taught(self) -> dict[str, Recipe]:
         """The trainings of the teachers that the CMSF chapter has: from the same seed, so on the same images."""
-        return {
-            name: scale(make("cmsf-train", method=OWN[name], seed=self.seed), self.taught_at)
-            for name in self.teachers
-            if name in OWN
-        }
+        return own_trainings(self.teachers, self.taught_at, seed=self.seed)
 
     def training(self) -> Recipe:
         """The distillation alone, whatever is evaluated: its code is the code of the kept student."""
@@ -168,4 +170,11 @@ class Distillation(Recipe):
         return tuple(found)
 
     def probe(self) -> dict[str, object]:
-        return {"train_images": min(self.train_images or 256, 256), "epochs": min(self.epochs, 2)}
+        taught = {"taught_at": "smoke", "taught_as": ()} if self.taught_at else {}
+        return {"train_images": min(self.train_images or 256, 256), "epochs": min(self.epochs, 2)} | taught
+
+
+def own_trainings(teachers: tuple[str, ...], profile: str, *, seed: int = 0) -> dict[str, Recipe]:
+    """The trainings of those teachers that are the CMSF chapter's, by name."""
+    own = {name: OWN[name] for name in teachers if name in OWN}
+    return {name: scale(make("cmsf-train", method=method, seed=seed), profile) for name, method in own.items()}

@@ -219,7 +219,7 @@ def test_packaged_teachers_see_enlarged_images(kept, monkeypatch):
             return x.mean((2, 3))
 
     monkeypatch.setattr(learning, "mobilenet_v2", Means)
-    recipe = dataclasses.replace(smoke(NearestRecipe), teachers=("mobilenet-v2",), taught_at="")
+    recipe = dataclasses.replace(smoke(NearestRecipe), teachers=("mobilenet-v2",), taught_at="", taught_as=())
     network = learning.new_teacher(recipe, "mobilenet-v2", kept)
     assert network(torch.zeros(2, 3, 28, 28)).shape == (2, 3)
     assert seen == [(2, 3, 64, 64)]
@@ -263,3 +263,16 @@ def test_a_teachers_checkpoint_is_not_taken_for_that_of_the_next(kept, monkeypat
     monkeypatch.setattr(Context, "due", lambda self, seconds=0.0: True)
     recipe = smoke(DistillRecipe, teachers=("byol", "swav"), seed=3)
     assert len(recipe.run(kept).series["loss"]) == 2
+
+
+def test_teachers_that_are_trained_otherwise_by_now_make_another_recipe(monkeypatch):
+    recipe = smoke(NearestRecipe, teachers=("byol",))
+    assert len(recipe.taught_as) == 1
+    with pytest.raises(EffbookError, match="otherwise by now"):
+        dataclasses.replace(recipe, taught_as=("0" * 12,))
+
+
+def test_a_probe_trains_its_teachers_in_seconds():
+    recipe = scale(NearestRecipe(), "mini")
+    probe = dataclasses.replace(recipe, **recipe.probe())
+    assert [one.epochs for one in probe.taught().values()] == [2]
