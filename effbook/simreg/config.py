@@ -30,7 +30,8 @@ class DistillSettings:
 
     `teacher_view` and `student_view`: "plain" (the central square, resized), "weak", "strong", or a `View` of one's
     own. With `same` both networks get one tensor, else each a draw of its own. A view is drawn from (seed, epoch,
-    index); with `distinct_views` V it is that of epoch mod V, so that V cached features an image are enough. `size_px`:
+    index); with `distinct_views` V a teacher's is that of epoch mod V, so that V cached features an image are enough;
+    a student's own, without `same`, never repeats. `size_px`:
     of the views, by default the shorter side of the first image. `mean` and `deviation` normalise each channel; by
     default they are those that the teacher tells (timm's models do), else ImageNet's. CompRess has `queue_size`,
     `temperature` and, for 2q, `momentum`; its head may be "none". Raises EffbookError where a value is impossible or

@@ -85,13 +85,16 @@ class DistillViews:
 
     def _batch(self, epoch: int, index: Tensor) -> Batch:
         settings = self.settings
-        epoch = epoch if settings.distinct_views is None else epoch % settings.distinct_views
+        again = epoch if settings.distinct_views is None else epoch % settings.distinct_views
         images, labels = fetch(self.dataset, index)
-        student = self._made(images, index, epoch, TEACHER if settings.same else STUDENT)
+        if settings.same:
+            student = self._made(images, index, again, TEACHER)
+        else:
+            student = self._made(images, index, epoch, STUDENT)
         if self.cached:
-            rows = [torch.from_numpy(features[epoch, index.numpy()]).float() for features in self.cached]
+            rows = [torch.from_numpy(features[again, index.numpy()]).float() for features in self.cached]
             return Batch(index, (student,), student[:0], labels, torch.cat(rows, 1))
-        teacher = student if settings.same else self._made(images, index, epoch, TEACHER)
+        teacher = student if settings.same else self._made(images, index, again, TEACHER)
         return Batch(index, (student,), teacher, labels)
 
     def _made(self, images: Any, index: Tensor, epoch: int, who: int) -> Tensor:

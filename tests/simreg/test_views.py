@@ -42,12 +42,13 @@ def test_the_same_view_is_one_tensor_and_different_ones_share_the_teachers():
     assert not torch.equal(different.strong[0], different.weak)
 
 
-def test_views_repeat_after_so_many_epochs():
-    data = views(distinct_views=2, same=False)
-    first, second, third = (one(data, [1, 2], epoch=epoch) for epoch in (0, 1, 2))
-    assert torch.equal(first.weak, third.weak)
-    assert torch.equal(first.strong[0], third.strong[0])
-    assert not torch.equal(first.weak, second.weak)
+def test_views_of_the_teacher_repeat_after_so_many_epochs_and_with_them_what_the_student_shares():
+    for same in (True, False):
+        data = views(distinct_views=2, same=same)
+        first, second, third = (one(data, [1, 2], epoch=epoch) for epoch in (0, 1, 2))
+        assert torch.equal(first.weak, third.weak)
+        assert torch.equal(first.strong[0], third.strong[0]) == same
+        assert not torch.equal(first.weak, second.weak)
 
 
 def test_the_plain_view_is_the_normalised_image_or_its_central_square():

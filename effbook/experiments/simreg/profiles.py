@@ -64,7 +64,7 @@ DISTILLATION = {
         "taught_as": taught_as("mini"),
         "student": lambda r: SMALLER[r.student],
         "queue": 2_048,
-        "cached": lambda r: r.same and r.teacher_view == "weak",
+        "cached": lambda r: r.cached or (r.same and r.teacher_view == "weak"),
         "views": 2,
         "epochs": 10,
         "batch_size": 64,
