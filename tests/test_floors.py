@@ -27,7 +27,7 @@ def test_an_import_upwards_would_be_caught(tmp_path):
         "book",
         "exhibits",
         "experiments",
-        *(f"experiments/{chapter}" for chapter in ("introduction", "cmsf", "compgs", "nola", "shared")),
+        *(f"experiments/{chapter}" for chapter in ("introduction", "cmsf", "simreg", "compgs", "nola", "shared")),
         "runs",
         "cmsf",
         "simreg",
