@@ -21,6 +21,7 @@ from effbook.exhibits.register import recipes_of_exhibit, register
 from effbook.runs.recipe import Context, Recipe
 
 TRAINED = ("cmsf-train", "cmsf-nearest", "cmsf-linear", "cmsf-finetune", "cmsf-transfer", "cmsf-transfer-mean")
+FROM_RECORDS = ("simreg-transfer-mean",)  # they compute nothing
 
 
 def kinds() -> dict[str, Recipe]:
@@ -29,7 +30,7 @@ def kinds() -> dict[str, Recipe]:
     found: dict[tuple, Recipe] = {}
     for one in register().values():
         for recipe in (r for r in recipes_of_exhibit(one, "smoke") if r.system != "compgs"):
-            if recipe.name in TRAINED:
+            if recipe.name in (*TRAINED, *FROM_RECORDS):
                 continue
             told = (v if isinstance(v, str | bool) or v is None else type(v) for v in recipe.fields.values())
             found.setdefault((recipe.name, *told), recipe)

@@ -96,9 +96,7 @@ def oihw(array):
 
 
 def affine(x, scale, offset, mean, variance):
-    scale, offset, mean, variance = (
-        torch.from_numpy(np.array(a)).reshape(1, -1, 1, 1) for a in (scale, offset, mean, variance)
-    )
+    scale, offset, mean, variance = (torch.as_tensor(a).reshape(1, -1, 1, 1) for a in (scale, offset, mean, variance))
     return (x - mean) / torch.sqrt(variance + 1e-5) * scale + offset
 
 
