@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field, PositiveInt
 
-from effbook.errors import EffbookError
 from effbook.experiments.cmsf.settings import CLASSIFIER, Training
-from effbook.experiments.shared.judging import summed, transfer
-from effbook.runs.recipe import Context, Cost, Recipe, Result, Shared, register_recipe
+from effbook.experiments.shared.judging import MeanOfTransfers, summed, transfer
+from effbook.runs.recipe import Context, Cost, Recipe, Result, register_recipe
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +35,8 @@ class Evaluation(Training):
 
         Also the number of classes, and as a metric how many files were broken.
         """
-        from effbook.experiments.cmsf.inputs import embed, test_split, train_split
+        from effbook.experiments.cmsf.inputs import embed
+        from effbook.experiments.shared.splits import test_split, train_split
 
         encoder = self.encoder_of(context)
         train, test = train_split(self), test_split(self)
@@ -94,8 +94,9 @@ class LinearRecipe(Evaluation):
         from torch.nn.functional import linear
 
         from effbook.evaluate.measures import top_k_accuracy
-        from effbook.experiments.cmsf.inputs import embed, test_split
+        from effbook.experiments.cmsf.inputs import embed
         from effbook.experiments.cmsf.learning import trained
+        from effbook.experiments.shared.splits import test_split
 
         kept = load_file(trained(self, context) / CLASSIFIER)
         test = test_split(self)
@@ -131,11 +132,9 @@ class FinetuneRecipe(Evaluation):
             feature_views,
             one_of,
             plain_inputs,
-            test_split,
-            train_split,
         )
         from effbook.experiments.cmsf.labels import shown
-        from effbook.experiments.shared.splits import seen
+        from effbook.experiments.shared.splits import seen, test_split, train_split
         from effbook.training.augment import weak
         from effbook.training.seeds import generator
 
@@ -212,45 +211,11 @@ class TransferRecipe(Evaluation):
 
 @register_recipe
 @dataclass(frozen=True, kw_only=True)
-class TransferMeanRecipe(Evaluation):
+class TransferMeanRecipe(MeanOfTransfers, Evaluation):
     """The mean over several data sets, from their records ("Mean Trans")."""
 
     name: ClassVar[str] = "cmsf-transfer-mean"
+    single: ClassVar[type[Recipe]] = TransferRecipe
 
-    targets: tuple[str, ...] = (
-        "food101", "cifar10", "cifar100", "sun397", "cars", "aircraft", "dtd", "pets", "caltech101-background",
-        "flowers102",
-    )  # fmt: skip
     trials: PositiveInt = 200
     iterations: tuple[PositiveInt, PositiveInt] = (1, 1000)  # the range that is searched
-    target_images: PositiveInt | None = None
-
-    def datasets(self) -> tuple[str, ...]:
-        return (*super().datasets(), *self.targets)
-
-    def each(self) -> tuple[TransferRecipe, ...]:
-        """The recipes of the single data sets."""
-        shared = {name: value for name, value in vars(self).items() if name in TransferRecipe.__dataclass_fields__}
-        return tuple(TransferRecipe(**shared, target=target) for target in self.targets)
-
-    def depends(self) -> tuple[Recipe, ...]:
-        return self.each()
-
-    def validate(self) -> None:
-        super().validate()
-        if not self.targets:
-            raise EffbookError("no data set has no mean", "name at least one of targets")
-
-    def cost(self) -> Cost:
-        return Cost(seconds=1)
-
-    def shares(self) -> tuple[Shared, ...]:
-        return ()
-
-    def probe(self) -> dict[str, object]:
-        return super().probe() | self.each()[0].probe()
-
-    def run(self, context: Context) -> Result:
-        found = [context.record_of(one).metrics["accuracy"] for one in self.each()]
-        own = {f"accuracy_{target}": value for target, value in zip(self.targets, found, strict=True)}
-        return Result(metrics=own | {"mean": sum(found) / len(found)})

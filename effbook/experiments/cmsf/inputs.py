@@ -14,8 +14,8 @@ from effbook.backbones.convnets import mobilenet_v2, resnet
 from effbook.cmsf.heads import mlp
 from effbook.evaluate.vision import features
 from effbook.experiments.cmsf.settings import FEATURES, Training
-from effbook.experiments.shared.encoders import LOOKED_AT, SMALL, small
-from effbook.experiments.shared.splits import Split, features_of, normalised, seen, split, with_labels
+from effbook.experiments.shared.encoders import SMALL, looked_at, small
+from effbook.experiments.shared.splits import Split, features_of, normalised, seen, train_split, with_labels
 from effbook.runs.recipe import Context
 from effbook.training.augment import augment, standard, strong, weak
 from effbook.training.seeds import generator
@@ -24,16 +24,6 @@ from effbook.training.views import Views
 WIDTH = 256  # of the MLP on features, in both layers
 FEATURE_PX = 64
 AT_ONCE = 10_000  # images
-
-
-def train_split(recipe: Training) -> Split:
-    """What the method trains on: the seed draws the images, where they are not all."""
-    return split(recipe.dataset, "train", size_px=recipe.image_px, wanted=recipe.train_images, seed=recipe.seed)
-
-
-def test_split(recipe: Training) -> Split:
-    """What an evaluation tests on: the same images for all seeds."""
-    return split(recipe.dataset, "test", size_px=recipe.image_px, wanted=recipe.test_images, seed=0)
 
 
 def training_views(recipe: Training, images: Split, labels: Tensor) -> Views:
@@ -72,8 +62,7 @@ def new_encoder(recipe: Training, images: Split | None = None) -> nn.Module:
         encoder.num_features = 3 * size_px**2
         return encoder
     if recipe.encoder in SMALL:
-        looked_at = images and normalised(images.whole(torch.arange(min(len(images), LOOKED_AT))))
-        return small(recipe.encoder, looked_at, size_px=size_px, seed=recipe.seed)
+        return small(recipe.encoder, looked_at(images), size_px=size_px, seed=recipe.seed)
     return resnet(recipe.encoder, small_images=size_px <= 64, seed=recipe.seed)
 
 

@@ -24,7 +24,6 @@ from effbook.experiments.cmsf.inputs import (
     feature_views,
     new_encoder,
     plain_inputs,
-    train_split,
     training_views,
     views_of_features,
 )
@@ -32,7 +31,7 @@ from effbook.experiments.cmsf.labels import PseudoLabels, class_count, shown_lab
 from effbook.experiments.cmsf.recording import train_recorded
 from effbook.experiments.cmsf.rivals import CrossEntropy, rival
 from effbook.experiments.cmsf.settings import CLASSIFIER, TRAINED, Training
-from effbook.experiments.shared.splits import Split
+from effbook.experiments.shared.splits import Split, train_split
 from effbook.experiments.shared.training import trainable
 from effbook.runs.recipe import Context
 from effbook.training.settings import TrainSettings

@@ -63,8 +63,9 @@ class Side:
     def __init__(self, recipe: Training, device) -> None:
         import torch
 
-        from effbook.experiments.cmsf.inputs import new_encoder, train_split, training_views
+        from effbook.experiments.cmsf.inputs import new_encoder, training_views
         from effbook.experiments.cmsf.learning import make_method
+        from effbook.experiments.shared.splits import train_split
 
         images = train_split(recipe)
         labels = torch.full_like(images.labels, -1)

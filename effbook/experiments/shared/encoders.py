@@ -1,12 +1,12 @@
 """The small ResNets that stand in for the dissertation's networks where there is no GPU."""
 
-from torch import Tensor, nn, rand
+from torch import Tensor, arange, nn, rand
 
 from effbook.backbones.convnets import small_resnet
+from effbook.experiments.shared.splits import Split, normalised
 from effbook.training.seeds import generator
 
 SMALL = {  # widths of the stages, blocks of each
-    "small-thin": ((8, 16, 32, 64), 1),
     "small-half": ((8, 16, 32, 128), 1),
     "small-wide": ((8, 16, 32, 256), 1),
     "small": ((16, 32, 64, 256), 1),
@@ -25,3 +25,8 @@ def small(name: str, images: Tensor | None, *, size_px: int, channels: int = 3, 
     if images is None:
         images = rand(2, channels, size_px, size_px, generator=generator(0))
     return small_resnet(images, widths=widths, blocks=blocks, seed=seed)
+
+
+def looked_at(images: Split | None) -> Tensor | None:
+    """The images that a whitening stem looks at, normalised; None of none."""
+    return None if images is None else normalised(images.whole(arange(min(len(images), LOOKED_AT))))

@@ -1,8 +1,13 @@
 """What chapters share of judging a frozen encoder: transfer to another data set, and counting broken files."""
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import PositiveInt
+
+from effbook.errors import EffbookError
+from effbook.runs.recipe import Context, Cost, Recipe, Result, Shared
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,6 +53,49 @@ def transfer(
     settings = replace(settings, measure="top1" if rule.measure == "top-1" else "mean")
     found = transfer_evaluation(*pairs, tested, settings=settings, classes=len(train.classes))
     return {"accuracy": found.score} | summed(*broken)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanOfTransfers(Recipe):
+    """The mean over several data sets, from the records of `single`, a recipe with the same fields and a `target`."""
+
+    single: ClassVar[type[Recipe]]
+
+    targets: tuple[str, ...] = (
+        "food101", "cifar10", "cifar100", "sun397", "cars", "aircraft", "dtd", "pets", "caltech101-background",
+        "flowers102",
+    )  # fmt: skip
+    target_images: PositiveInt | None = None
+
+    def datasets(self) -> tuple[str, ...]:
+        return (*super().datasets(), *self.targets)
+
+    def each(self) -> tuple[Recipe, ...]:
+        """The recipes of the single data sets."""
+        shared = {name: value for name, value in vars(self).items() if name in self.single.__dataclass_fields__}
+        return tuple(self.single(**shared, target=target) for target in self.targets)
+
+    def depends(self) -> tuple[Recipe, ...]:
+        return self.each()
+
+    def validate(self) -> None:
+        super().validate()
+        if not self.targets:
+            raise EffbookError("no data set has no mean", "name at least one of targets")
+
+    def cost(self) -> Cost:
+        return Cost(seconds=1)
+
+    def shares(self) -> tuple[Shared, ...]:
+        return ()
+
+    def probe(self) -> dict[str, object]:
+        return super().probe() | self.each()[0].probe()
+
+    def run(self, context: Context) -> Result:
+        found = [context.record_of(one).metrics["accuracy"] for one in self.each()]
+        own = {f"accuracy_{target}": value for target, value in zip(self.targets, found, strict=True)}
+        return Result(metrics=own | {"mean": sum(found) / len(found)})
 
 
 def summed(*broken: dict[str, int]) -> dict[str, int]:

@@ -23,6 +23,7 @@ from effbook.data.listing import FILE_READERS, list_files
 from effbook.data.stream import ImageStream
 from effbook.evaluate.vision import features
 from effbook.experiments.shared.draws import subset
+from effbook.runs.recipe import Recipe
 from effbook.training.augment import View, augment, transforms
 from effbook.training.seeds import seeded
 
@@ -97,6 +98,16 @@ def split(dataset: str, part: str, *, size_px: int, wanted: int | None, seed: in
         images = _squares(torch.from_numpy(found.images[chosen]), size_px)
     drawn = (dataset, part, wanted, 0 if wanted is None else seed)
     return Split(images=images, labels=torch.from_numpy(labels), classes=classes, size_px=size_px, drawn=drawn)
+
+
+def train_split(recipe: Recipe) -> Split:
+    """What a recipe trains on: its seed draws the images, where they are not all."""
+    return split(recipe.dataset, "train", size_px=recipe.image_px, wanted=recipe.train_images, seed=recipe.seed)
+
+
+def test_split(recipe: Recipe) -> Split:
+    """What an evaluation tests on: the same images for all seeds."""
+    return split(recipe.dataset, "test", size_px=recipe.image_px, wanted=recipe.test_images, seed=0)
 
 
 def features_of(

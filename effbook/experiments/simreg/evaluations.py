@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import PositiveInt
 
 from effbook.errors import EffbookError
-from effbook.experiments.shared.judging import summed, transfer
+from effbook.experiments.shared.judging import MeanOfTransfers, summed, transfer
 from effbook.experiments.simreg.settings import Distillation
 from effbook.runs.recipe import Context, Cost, Recipe, Result, Shared, register_recipe
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from effbook.experiments.shared.splits import Split
 
-INSIDE = ("conv-1", "resblk-1", "resblk-2", "resblk-3", "resblk-4")  # of the backbone, from its first layer on
 OF_HEAD = ("head-2", "head")
 
 
@@ -57,15 +55,11 @@ class Evaluation(Distillation):
 
     def embedder(self, context: Context) -> "nn.Module":
         """What gives the layer's features [B, D] of normalised images."""
-        from effbook.experiments.simreg.learning import kept_student, new_teacher, width
+        from effbook.experiments.simreg.learning import kept_student, new_teacher
 
         if self.layer == "teacher":
             return new_teacher(self, self.teachers[0], context).to(context.device)
-        if self.layer in OF_HEAD:
-            dims = [width(self, new_teacher(self, name, context)) for name in self.teachers]
-            network = kept_student(self, context, dims=dims)
-        else:
-            network = kept_student(self, context)
+        network = kept_student(self, context, with_head=self.layer in OF_HEAD)
         return network if self.layer in ("backbone", "head") else self._inside(network)
 
     def _inside(self, network: "nn.Module") -> "nn.Module":
@@ -74,21 +68,14 @@ class Evaluation(Distillation):
         length = None if self.layer == "head-2" else network.num_features
         return Inside(network, module_name(self.layer, self.student), length=length)
 
-    def test_split(self) -> "Split":
-        """What is tested on: the same images for all seeds."""
-        from effbook.experiments.shared.splits import split
-
-        return split(self.dataset, "test", size_px=self.image_px, wanted=self.test_images, seed=0)
-
     def embedded(self, context: Context) -> "tuple[tuple[Tensor, Tensor, Tensor, Tensor], int, dict[str, int]]":
         """Features and labels of the training images [N, D], [N] and of the test images [T, D], [T], on the CPU.
 
         Also the number of classes, and as a metric how many files were broken.
         """
-        from effbook.experiments.shared.splits import features_of
-        from effbook.experiments.simreg.learning import train_split
+        from effbook.experiments.shared.splits import features_of, test_split, train_split
 
-        network, train, test = self.embedder(context), train_split(self), self.test_split()
+        network, train, test = self.embedder(context), train_split(self), test_split(self)
         found = (*features_of(network, train), *features_of(network, test))
         return found, len(train.classes), summed(train.broken, test.broken)
 
@@ -138,20 +125,19 @@ class DistanceRecipe(Evaluation):
             raise EffbookError("a layer has no one distance from several teachers", "choose one teacher")
 
     def run(self, context: Context) -> Result:
-        from effbook.experiments.shared.splits import features_of
-        from effbook.experiments.simreg.learning import new_teacher, train_split
+        from effbook.experiments.shared.splits import features_of, test_split, train_split
+        from effbook.experiments.simreg.learning import new_teacher
         from effbook.simreg.loss import regression_loss
 
         own, teacher = self.embedder(context), new_teacher(self, self.teachers[0], context).to(context.device)
         found, broken = {}, []
-        for name, images in (("mse", self.test_split()), ("mse_train", train_split(self))):
+        for name, images in (("mse", test_split(self)), ("mse_train", train_split(self))):
             features, wanted = (features_of(network, images)[0] for network in (own, teacher))
             found[name] = regression_loss(features, wanted).item() if features.shape == wanted.shape else None
             broken.append(images.broken)
-        why = (
-            {} if found["mse"] is not None else dict.fromkeys(found, "layer and teacher have features of other lengths")
-        )
-        return Result(metrics=found | summed(*broken), notes=why)
+        unlike = [name for name, value in found.items() if value is None]
+        notes = dict.fromkeys(unlike, "layer and teacher have features of other lengths")
+        return Result(metrics=found | summed(*broken), notes=notes)
 
 
 @register_recipe
@@ -197,45 +183,11 @@ class TransferRecipe(Evaluation):
 
 @register_recipe
 @dataclass(frozen=True, kw_only=True)
-class TransferMeanRecipe(Evaluation):
+class TransferMeanRecipe(MeanOfTransfers, Evaluation):
     """The mean over several data sets, from their records."""
 
     name: ClassVar[str] = "simreg-transfer-mean"
+    single: ClassVar[type[Recipe]] = TransferRecipe
 
-    targets: tuple[str, ...] = (
-        "food101", "cifar10", "cifar100", "sun397", "cars", "aircraft", "dtd", "pets", "caltech101-background",
-        "flowers102",
-    )  # fmt: skip
     grid: tuple[PositiveInt, PositiveInt] = (10, 9)
     iterations: PositiveInt = 100
-    target_images: PositiveInt | None = None
-
-    def datasets(self) -> tuple[str, ...]:
-        return (*super().datasets(), *self.targets)
-
-    def each(self) -> tuple[TransferRecipe, ...]:
-        """The recipes of the single data sets."""
-        shared = {name: value for name, value in vars(self).items() if name in TransferRecipe.__dataclass_fields__}
-        return tuple(TransferRecipe(**shared, target=target) for target in self.targets)
-
-    def depends(self) -> tuple[Recipe, ...]:
-        return self.each()
-
-    def validate(self) -> None:
-        super().validate()
-        if not self.targets:
-            raise EffbookError("no data set has no mean", "name at least one of targets")
-
-    def cost(self) -> Cost:
-        return Cost(seconds=1)
-
-    def shares(self) -> tuple[Shared, ...]:
-        return ()
-
-    def probe(self) -> dict[str, object]:
-        return super().probe() | self.each()[0].probe()
-
-    def run(self, context: Context) -> Result:
-        found = [context.record_of(one).metrics["accuracy"] for one in self.each()]
-        own = {f"accuracy_{target}": value for target, value in zip(self.targets, found, strict=True)}
-        return Result(metrics=own | {"mean": sum(found) / len(found)})

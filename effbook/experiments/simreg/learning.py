@@ -10,14 +10,13 @@ from torch import Tensor, nn
 from effbook.backbones.convnets import mobilenet_v2, new_mobilenet_v2, resnet
 from effbook.backbones.teachers import teacher as official
 from effbook.backbones.vision import vit_s14
-from effbook.experiments.shared.encoders import LOOKED_AT, SMALL, small
-from effbook.experiments.shared.splits import Split, normalised, split, with_labels
+from effbook.experiments.shared.encoders import SMALL, looked_at, small
+from effbook.experiments.shared.splits import Split, train_split, with_labels
 from effbook.experiments.shared.training import trainable
 from effbook.experiments.simreg.settings import OFFICIAL, OWN, STUDENT, TEACHER, Distillation
 from effbook.runs.recipe import Context
 from effbook.simreg import DistillViews, Student, cached_features, distill
-from effbook.simreg.networks import evaluating, feature_width
-from effbook.training.train import Moment
+from effbook.simreg.networks import feature_width
 
 ENLARGED_PX = {"mobilenet-v2": 64, "vit-s14": 56}  # what packaged networks see where images are smaller
 
@@ -45,12 +44,13 @@ def learn(recipe: Distillation, context: Context, folder: Path) -> None:
         cache=caches,
         workers=images.workers,
         checkpoint=context.folder / f"{recipe.key}.pt",
-        watch=lambda _, moment: _advance(bar, moment),
+        watch=lambda _, moment: bar.advance(1, loss=moment.loss),
     )
     history = {
         "loss": [epoch["loss"] for epoch in found.history],
         "parameters": trainable(student),
         "head_parameters": trainable(found.heads),
+        "dims": [head[-1].out_features for head in found.heads if len(head)],
         "broken": images.broken,
     }
     for name, module in (("student", student), ("heads", found.heads)):
@@ -59,23 +59,12 @@ def learn(recipe: Distillation, context: Context, folder: Path) -> None:
     (folder / "history.json").write_text(json.dumps(history), encoding="utf-8")
 
 
-def _advance(bar, moment: Moment) -> None:
-    bar.advance(1, loss=moment.loss)
-
-
-def train_split(recipe: Distillation) -> Split:
-    """What is distilled on: the seed draws the images, where they are not all."""
-    return split(recipe.dataset, "train", size_px=recipe.image_px, wanted=recipe.train_images, seed=recipe.seed)
-
-
 def _features(recipe: Distillation, name: str, teacher: nn.Module, images: Split, context: Context) -> Path:
     """Where a teacher's features of the views are: they are shared by all students that see these views."""
 
     def make(folder: Path) -> None:
         views = DistillViews(with_labels(images, images.labels), recipe.settings(), workers=images.workers)
-        dim = width(recipe, teacher)
-        with evaluating(teacher):
-            cached_features(folder / "features", teacher, views, dim=dim)
+        cached_features(folder / "features", teacher, views, dim=width(recipe, teacher))
 
     return context.cached(TEACHER, recipe.teacher_parts(name), recipe.training(), make) / "features"
 
@@ -115,23 +104,23 @@ def new_student(recipe: Distillation, images: Split | None = None) -> nn.Module:
     A whitening stem takes its filters from the images; without them it has noise for filters, to be replaced.
     """
     if recipe.student in SMALL:
-        looked_at = images and normalised(images.whole(torch.arange(min(len(images), LOOKED_AT))))
-        return small(recipe.student, looked_at, size_px=recipe.image_px, seed=recipe.seed)
+        return small(recipe.student, looked_at(images), size_px=recipe.image_px, seed=recipe.seed)
     small_images = recipe.image_px <= 64
     if recipe.student == "mobilenet-v2":
         return new_mobilenet_v2(small_images=small_images, seed=recipe.seed)
     return resnet(recipe.student, small_images=small_images, seed=recipe.seed)
 
 
-def kept_student(recipe: Distillation, context: Context, *, dims: list[int] | None = None) -> nn.Module:
-    """The distilled student in evaluation mode on the context's device; with the teachers' `dims` its first head, too.
+def kept_student(recipe: Distillation, context: Context, *, with_head: bool = False) -> nn.Module:
+    """The distilled student in evaluation mode on the context's device; on demand its first head follows it.
 
-    The head follows the student in an `nn.Sequential`.
+    The two are then the parts of an `nn.Sequential`.
     """
     folder = distilled(recipe, context)
     student = new_student(recipe)
     student.load_state_dict(load_file(folder / "student.safetensors"))
-    if dims is not None:
+    if with_head:
+        dims = json.loads((folder / "history.json").read_text(encoding="utf-8"))["dims"]
         whole = Student(student, width(recipe, student), dims, head=recipe.head, seed=recipe.seed)
         whole.heads.load_state_dict(load_file(folder / "heads.safetensors"))
         student = nn.Sequential(student, whole.heads[0])

@@ -40,9 +40,9 @@ class Distillation(Recipe):
     `teachers` are named in `OFFICIAL`, `PACKAGED` or `OWN`; of the latter the seed's own network is taken that the CMSF
     chapter trains under the profile `taught_at`; `taught_as` are the keys of these trainings for seed 0, so that where
     they change, this is another recipe (empty: whatever they are). With `same` both networks get one view, else each
-    its own. `cached`: the teachers' features of `views` views of each image are computed once, and students see these
-    views (A.2.2.1).
-    By the schedule "steps" the rate falls to a fifth after epochs 90 and 120 of 130, as CompRess has it.
+    its own. `cached`: the teachers' features of `views` views of each image are computed once (A.2.2.1), and with
+    `same` students see these views. By the schedule "steps" the rate falls to a fifth after epochs 90 and 120 of 130,
+    as CompRess has it.
     """
 
     system: ClassVar[str] = "simreg"
@@ -54,9 +54,9 @@ class Distillation(Recipe):
     teachers: tuple[str, ...] = ("moco-v2",)
     taught_at: Literal["", "smoke", "mini", "lab"] = ""
     taught_as: tuple[str, ...] = ()
-    student: Literal[
-        "resnet18", "resnet50", "mobilenet-v2", "small-thin", "small-half", "small-wide", "small", "small-deep"
-    ] = "resnet18"
+    student: Literal["resnet18", "resnet50", "mobilenet-v2", "small-half", "small-wide", "small", "small-deep"] = (
+        "resnet18"
+    )
     objective: Literal["simreg", "regress", "regress-bn", "compress-1q", "compress-2q"] = "simreg"
     head: Literal["none", "linear", "2L", "4L", "2L-equal", "4L-equal"] = "4L"
     queue: PositiveInt = 128_000

@@ -155,7 +155,7 @@ def test_few_labels_train_and_are_tuned_on_features(context, packaged, monkeypat
     monkeypatch.setattr(pseudo, "finetune", lambda *args, **given: asked.append(given) or finetune(*args, **given))
     recipe = dataclasses.replace(smoke(FinetuneRecipe, **fields), **features)
     assert 0 <= recipe.run(context).metrics["top1"] <= 100
-    kept, train = inputs.feature_views(recipe, context), inputs.train_split(recipe)
+    kept, train = inputs.feature_views(recipe, context), splits.train_split(recipe)
     index = torch.tensor([5, 0, 90])
     assert (asked[0]["training"](index)[:, None] == kept[index]).all(2).any(1).all()  # one of its views
     plain = inputs._of(recipe)(inputs._enlarged(train.images[index]))

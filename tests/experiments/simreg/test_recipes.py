@@ -90,7 +90,7 @@ def test_a_distance_is_two_minus_two_cosines_between_the_heads_output_and_the_te
     teacher = learning.new_teacher(recipe, recipe.teachers[0], kept)
     folder = learning.distilled(recipe, kept)
     student = learning.kept_student(recipe, kept)
-    head = learning.kept_student(recipe, kept, dims=[learning.width(recipe, teacher)])[1]
+    head = learning.kept_student(recipe, kept, with_head=True)[1]
     assert (folder / "heads.safetensors").exists()
     with torch.no_grad():
         cosines = (normalize(head(student(x)), dim=1) * normalize(teacher(x), dim=1)).sum(1)
@@ -105,8 +105,7 @@ def test_a_layer_of_another_length_than_the_teacher_has_no_distance_and_says_so(
 
 def test_layers_are_what_hooks_would_see(kept):
     recipe = smoke(NearestRecipe, head="4L-equal")
-    teacher = learning.new_teacher(recipe, recipe.teachers[0], kept)
-    whole = learning.kept_student(recipe, kept, dims=[learning.width(recipe, teacher)])
+    whole = learning.kept_student(recipe, kept, with_head=True)
     student, head = whole
     x = pixels()
     with torch.no_grad():
