@@ -17,7 +17,8 @@ from effbook.training.train import Data, Method, Moment, train
 
 LOOKS = 8  # steps of each epoch at which neighbours are looked at
 BINS = 100
-MOMENTS = {"early": 0.25, "middle": 0.5, "end": 1.0}  # of the training
+MOMENTS = {"early": 0.25, "middle": 0.5, "late": 0.625, "end": 1.0}  # of the training; late: epoch 50 of 80 (Table 2.3)
+PICTURED = ("early", "middle", "end")
 QUERIES, NEAREST = 8, 5  # the first images of the training set, whose neighbours are kept for a picture
 
 
@@ -99,7 +100,7 @@ class Recorder:
         found = getattr(self.method, "found", None)
         if found is not None and moment.step % max(1, moment.steps // LOOKS) == 0:
             self._neighbours(found)
-        for name in MOMENTS:
+        for name in PICTURED:
             if found is not None and moment.epoch == epoch_of(name, self._epochs):
                 self._picture(found, name)
         relabel = getattr(self.method, "relabel", None)
@@ -153,7 +154,7 @@ class Recorder:
     def at_moments(self) -> dict[str, list[int]]:
         """The counts of ranks at the three moments that the figures show, and the neighbours of the first images."""
         ranks = self.seen.ranks
-        shown = {f"ranks_{m}": ranks[epoch_of(m, len(ranks))] for m in MOMENTS} if ranks and any(ranks[-1]) else {}
+        shown = {f"ranks_{m}": ranks[epoch_of(m, len(ranks))] for m in PICTURED} if ranks and any(ranks[-1]) else {}
         return shown | self.seen.pictures
 
     def step_ms(self) -> float:

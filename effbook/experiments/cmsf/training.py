@@ -19,7 +19,7 @@ class TrainRecipe(Training):
     name: ClassVar[str] = "cmsf-train"
     varying: ClassVar[tuple[str, ...]] = ("step_ms", "days")
 
-    moment: Literal["early", "middle", "end"] = "end"
+    moment: Literal["early", "middle", "late", "end"] = "end"
 
     def network(self, context: Context) -> "nn.Module":
         """The trained encoder in evaluation mode, [B, ...] to [B, num_features]: for who takes it as a teacher."""

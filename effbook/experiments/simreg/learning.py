@@ -18,6 +18,7 @@ from effbook.runs.recipe import Context
 from effbook.simreg import DistillViews, Student, cached_features, distill
 from effbook.simreg.networks import feature_width
 
+OWN_DRAW = 1_000  # added to the seed, so that a student of its teacher's form does not start where that did
 ENLARGED_PX = {"mobilenet-v2": 64, "vit-s14": 56}  # what packaged networks see where images are smaller
 
 
@@ -103,12 +104,12 @@ def new_student(recipe: Distillation, images: Split | None = None) -> nn.Module:
 
     A whitening stem takes its filters from the images; without them it has noise for filters, to be replaced.
     """
+    seed, small_images = recipe.seed + OWN_DRAW, recipe.image_px <= 64
     if recipe.student in SMALL:
-        return small(recipe.student, looked_at(images), size_px=recipe.image_px, seed=recipe.seed)
-    small_images = recipe.image_px <= 64
+        return small(recipe.student, looked_at(images), size_px=recipe.image_px, seed=seed)
     if recipe.student == "mobilenet-v2":
-        return new_mobilenet_v2(small_images=small_images, seed=recipe.seed)
-    return resnet(recipe.student, small_images=small_images, seed=recipe.seed)
+        return new_mobilenet_v2(small_images=small_images, seed=seed)
+    return resnet(recipe.student, small_images=small_images, seed=seed)
 
 
 def kept_student(recipe: Distillation, context: Context, *, with_head: bool = False) -> nn.Module:

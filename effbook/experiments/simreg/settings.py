@@ -6,9 +6,9 @@ more, and take it from there: rows that share a distillation train once.
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from effbook.errors import EffbookError
 from effbook.runs.profiles import scale
@@ -60,6 +60,7 @@ class Distillation(Recipe):
     objective: Literal["simreg", "regress", "regress-bn", "compress-1q", "compress-2q"] = "simreg"
     head: Literal["none", "linear", "2L", "4L", "2L-equal", "4L-equal"] = "4L"
     queue: PositiveInt = 128_000
+    momentum: Annotated[float, Field(ge=0, le=1)] = 0.999  # of CompRess-2q's momentum student
     same: bool = True
     teacher_view: Literal["weak", "strong"] = "weak"
     student_view: Literal["weak", "strong"] = "weak"
@@ -102,6 +103,7 @@ class Distillation(Recipe):
             distinct_views=self.views if self.cached else None,
             size_px=self.view_px or self.image_px,
             queue_size=self.queue,
+            momentum=self.momentum,
             precision=self.precision,
             seed=self.seed,
             epochs=self.epochs,
@@ -175,6 +177,8 @@ class Distillation(Recipe):
 
 
 def own_trainings(teachers: tuple[str, ...], profile: str, *, seed: int = 0) -> dict[str, Recipe]:
-    """The trainings of those teachers that are the CMSF chapter's, by name."""
+    """The trainings of those teachers that are the CMSF chapter's, by name; under `lab` of a ResNet-50 (2.2.4)."""
     own = {name: OWN[name] for name in teachers if name in OWN}
-    return {name: scale(make("cmsf-train", method=method, seed=seed), profile) for name, method in own.items()}
+    found = {name: scale(make("cmsf-train", method=method, seed=seed), profile) for name, method in own.items()}
+    larger = {"encoder": "resnet50"} if profile == "lab" else {}
+    return {name: dataclasses.replace(one, **larger) for name, one in found.items()}

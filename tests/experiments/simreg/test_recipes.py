@@ -84,6 +84,23 @@ def test_the_teacher_is_the_network_that_the_other_chapter_trains_from_the_same_
     assert recipe.parts()["taught"] != other.parts()["taught"]
 
 
+def test_a_student_of_its_teachers_form_does_not_start_where_that_did():
+    from effbook.experiments.cmsf.inputs import new_encoder
+
+    recipe = smoke(DistillRecipe, teachers=("byol",))
+    images = split("toy-shapes", "train", size_px=28, wanted=96, seed=0)
+    student, start = learning.new_student(recipe, images), new_encoder(recipe.taught()["own-byol"], images)
+    assert [p.shape for p in student.parameters()] == [p.shape for p in start.parameters()]
+    trained = [p for p in zip(student.parameters(), start.parameters(), strict=True) if p[0].requires_grad and p[0].ndim > 1]
+    assert trained and not any(torch.equal(*pair) for pair in trained)
+
+
+def test_at_lab_the_teachers_are_larger_than_the_students():
+    recipe = scale(DistillRecipe(), "lab")
+    assert recipe.student == "resnet18"
+    assert recipe.taught()["own-msf"].encoder == "resnet50"
+
+
 def test_a_distance_is_two_minus_two_cosines_between_the_heads_output_and_the_teachers_features(kept):
     recipe = smoke(DistanceRecipe, head="2L", layer="head")
     x = pixels()
