@@ -74,6 +74,8 @@ def faster_rcnn_c4(trunk: nn.Module, head: nn.Module, *, classes: int, settings:
             raise EffbookError(f"The {part} does not say how wide its output is", f"set its {width}")
     if classes < 1:
         raise EffbookError(f"A detector of {classes} classes finds nothing", "give at least one")
+    for part in (trunk, head):  # torch 2.15's backward pass on the CPU ends the process where they are channels_last
+        part.to(memory_format=torch.contiguous_format)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(settings.seed)  # the CPU's alone
         return FasterRCNN(

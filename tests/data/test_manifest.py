@@ -35,6 +35,7 @@ NAMED = [
     "sun397",
     "imagenet100",
     "imagenet",
+    "imagenet-lists",
     "cars",
     "dtd",
     "flowers102",
@@ -64,7 +65,7 @@ NAMED = [
 ]
 POSED = {"colmap", "synthetic", "ngp", "dl3dv", "arkit"}  # read by the scenes of CompGS
 READERS = {
-    "images": {*ARRAY_READERS, *FILE_READERS, "voc"} - {"ucf101"},
+    "images": {*ARRAY_READERS, *FILE_READERS, "voc", "imagenet-lists"} - {"ucf101"},
     "videos": {"ucf101"},
     "scenes": POSED,
     "pairs": set(PAIR_READERS),

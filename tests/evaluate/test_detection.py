@@ -181,6 +181,15 @@ def test_the_gradient_reaches_trunk_and_head_and_all_that_is_new():
     assert still == []
 
 
+def test_weights_are_laid_out_so_that_the_cpus_backward_pass_survives():
+    trunk, head = nn.Conv2d(3, 6, 4, 4), nn.Sequential(nn.Conv2d(6, 8, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    trunk.out_channels, head.num_features = 6, 8
+    for part in (trunk, head):
+        part.to(memory_format=torch.channels_last)
+    detector = faster_rcnn_c4(trunk, head, classes=2, settings=TINY)
+    assert all(each.is_contiguous() for each in detector.parameters())
+
+
 def test_one_seed_gives_one_detector_and_leaves_torchs_random_state():
     images, targets = _pictures()
     runs = []
