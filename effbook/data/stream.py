@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from multiprocessing import RawArray
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,6 +11,14 @@ from effbook.data.images import ImageFiles
 from effbook.errors import EffbookError
 
 BROKEN_IN_A_ROW = 100  # so many are no bad files, but a disk that is gone
+
+
+class Streamed(NamedTuple):
+    """An image of a stream. `index` says which one it is, which where a file is broken is not the one asked for."""
+
+    image: Any
+    label: int
+    index: int
 
 
 class ImageStream:
@@ -32,7 +40,7 @@ class ImageStream:
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, index: int) -> tuple[Any, int, int]:
+    def __getitem__(self, index: int) -> Streamed:
         """Raises `EffbookError` where 100 files in a row, or all there are, can't be decoded."""
         if not -len(self) <= index < len(self):
             raise IndexError(index)
@@ -49,7 +57,7 @@ class ImageStream:
                     self._broken[at] = 1
                     why = f" ({' '.join(str(error).split()) or type(error).__name__})"
                 else:
-                    return self.transform(image), int(self.files.labels[at]), at
+                    return Streamed(self.transform(image), int(self.files.labels[at]), at)
         raise EffbookError(
             f"no image of {tried + 1} in a row, from {self.files.paths[index]} on, can be decoded{why}",
             "check that the folder is still there, or fetch the data set again",
@@ -57,7 +65,11 @@ class ImageStream:
 
     def broken(self) -> tuple[Path, ...]:
         """The files that could not be decoded so far, in any process."""
-        return tuple(self.files.paths[i] for i in np.flatnonzero(np.frombuffer(self._broken, dtype=np.uint8)))
+        return tuple(self.files.paths[i] for i in np.flatnonzero(self.marks()))
+
+    def marks(self) -> np.ndarray:
+        """Which files could not be decoded so far: bool [N]."""
+        return np.frombuffer(self._broken, dtype=np.uint8) > 0
 
 
 def _decoded(path: Path) -> Any:

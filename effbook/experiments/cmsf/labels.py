@@ -35,7 +35,9 @@ def shown_labels(recipe: Training, images: Split) -> Tensor:
     if recipe.labels == "coarse":
         labels = coarsen(labels, coarse_parents(recipe.dataset, images.classes))
     labels = corrupt(labels, recipe.noise, classes=class_count(recipe, images), seed=recipe.seed)
-    return labels.where(shown(images.labels, recipe.labelled, seed=recipe.seed), -1)
+    labels = labels.where(shown(images.labels, recipe.labelled, seed=recipe.seed), -1)
+    by_index = recipe.method == "paws" or (recipe.method == "cmsf-semi" and recipe.caching == "offline")
+    return images.sound(labels) if by_index else labels  # else image and label come together
 
 
 def class_count(recipe: Training, images: Split) -> int:
