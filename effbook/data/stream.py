@@ -1,5 +1,6 @@
-"""Image files one by one, for training on more than fits into memory: broken files are counted, and it goes on."""
+"""Image files one by one, for training on more than fits into memory: broken files are named, and it goes on."""
 
+import logging
 from collections.abc import Callable
 from multiprocessing import RawArray
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from effbook.data.images import ImageFiles
 from effbook.errors import EffbookError
 
+LOG = logging.getLogger(__name__)
 BROKEN_IN_A_ROW = 100  # so many are no bad files, but a disk that is gone
 
 
@@ -26,7 +28,7 @@ class ImageStream:
 
     A file that can't be decoded is passed over for the next one that can: ``index`` is then not the i asked for, so
     that an evaluation can drop it, and `broken` lists the file. Batches keep their size. The marks are in memory that
-    worker processes share.
+    worker processes share; whoever meets a broken file first names it as a warning of the log.
     """
 
     def __init__(self, files: ImageFiles, transform: Callable[[Any], Any] | None = None) -> None:
@@ -54,8 +56,12 @@ class ImageStream:
                 except MemoryError:
                     raise
                 except Exception as error:  # the decoders of the many formats raise errors of every kind
-                    self._broken[at] = 1
                     why = f" ({' '.join(str(error).split()) or type(error).__name__})"
+                    if not self._broken[at]:  # no other thread was faster
+                        self._broken[at] = 1
+                        LOG.warning(
+                            "%s cannot be decoded%s; the next image stands in for it", self.files.paths[at], why
+                        )
                 else:
                     return Streamed(self.transform(image), int(self.files.labels[at]), at)
         raise EffbookError(
