@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import effbook
-from effbook.cmsf import PreviousEpoch, SameLabel, fit
+from effbook.cmsf import PreviousEpoch, SameLabel, fit, fitting
 from effbook.cmsf.config import MeanShiftSettings
 from effbook.cmsf.networks import Networks
 from effbook.cmsf.step import MeanShift
@@ -198,6 +198,29 @@ def test_an_encoder_without_pooling_is_told_so():
 
 
 # ------------------------------------------------------------------------------- several processes
+
+
+def test_batch_norm_is_synchronised_where_several_processes_train_on_gpus(monkeypatch):
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert not fitting._synchronised(True, cuda)  # one process
+    monkeypatch.setattr(fitting, "world_size", lambda: 2)
+    assert fitting._synchronised(True, cuda)
+    assert not fitting._synchronised(False, cpu)
+    with pytest.raises(EffbookError, match="synchronised between processes on GPUs only; leave out sync_batch_norm"):
+        fitting._synchronised(True, cpu)
+
+    class Told(Exception):
+        pass
+
+    def told(*_, sync_batch_norm, **__):
+        raise Told(sync_batch_norm)
+
+    monkeypatch.setattr(fitting, "Networks", told)
+    monkeypatch.setattr(fitting, "_synchronised", lambda wanted, device: wanted)
+    for wanted in (True, False):
+        options = {"constraint": SameLabel(k=1), "batch": 8, "strong": noisy, "weak": noisy}
+        with pytest.raises(Told, match=str(wanted)):
+            fit(encoder(), images(), sync_batch_norm=wanted, **options)
 
 
 def train_here(folder):
