@@ -19,7 +19,7 @@ from effbook.exhibits.register import recipe_of, register
 from effbook.experiments.cmsf import learning, recording
 from effbook.experiments.cmsf.evaluations import FinetuneRecipe, LinearRecipe, NearestRecipe, TransferMeanRecipe
 from effbook.experiments.cmsf.inputs import kept_encoder
-from effbook.experiments.cmsf.labels import PseudoLabels, class_count, shown_labels
+from effbook.experiments.cmsf.labels import class_count, pseudo_labels, shown_labels
 from effbook.experiments.cmsf.overhead import OverheadRecipe
 from effbook.experiments.cmsf.recording import NEAREST, QUERIES
 from effbook.experiments.cmsf.settings import CLASSIFIER
@@ -98,6 +98,27 @@ def test_a_training_killed_in_its_third_epoch_resumes_to_the_bit(tmp_path, monke
     assert all(history[name] == resumed[name] for name in set(history) - TIMES)
 
 
+def test_the_time_of_a_resumed_training_is_that_of_all_its_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr(Context, "due", lambda self, seconds=0: True)
+    clock, look = iter(range(10_000)), recording.Recorder.look
+    monkeypatch.setattr(recording.time, "perf_counter", lambda: next(clock))  # a second between two looks at it
+    recipe = dataclasses.replace(smoke("msf"), epochs=3)
+
+    def killed(self, moment):
+        if moment.epoch == 2:
+            raise KeyboardInterrupt
+        look(self, moment)
+
+    monkeypatch.setattr(recording.Recorder, "look", killed)
+    with pytest.raises(KeyboardInterrupt):
+        learning.learn(recipe, Context(profile="smoke", folder=tmp_path / "run"), tmp_path)
+    monkeypatch.setattr(recording.Recorder, "look", look)
+    learning.learn(recipe, Context(profile="smoke", folder=tmp_path / "run"), tmp_path)
+    steps = recipe.epochs * (recipe.train_images // recipe.batch_size)
+    days = json.loads((tmp_path / "history.json").read_text())["days"]
+    assert days * 86_400 >= steps  # a second each, at least
+
+
 def test_the_first_images_neighbours_are_kept_at_three_moments_and_each_comes_first_itself(tmp_path):
     series = smoke("cmsf-self").run(Context(profile="smoke", folder=tmp_path)).series
     for moment in ("early", "end"):
@@ -172,14 +193,15 @@ def test_a_pseudo_labeller_goes_on_as_it_was(kind):
     from types import SimpleNamespace
 
     draw = torch.Generator().manual_seed(0)
-    method = SimpleNamespace(networks=None, bank=SimpleNamespace(embeddings=torch.zeros(8, 6)))
-    labels = torch.arange(40) % 4
     recipe = smoke("cmsf-semi", classifier=kind)
-    first, second = (PseudoLabels(recipe, method, labels, 4, None) for _ in range(2))
+    bank = SimpleNamespace(embeddings=torch.zeros(8, 6))
+    method = SimpleNamespace(networks=None, bank=bank, constraint=learning.constraint_of(recipe))
+    labels = torch.arange(40) % 4
+    first, second = (pseudo_labels(recipe, method, labels, 4, None) for _ in range(2))
     first.cache.write(torch.arange(40), torch.randn(40, 6, generator=draw))
     first.after(SimpleNamespace(step=2, steps=4))
     assert first.settings == ClassifierSettings(kind=kind, batch=2)  # 40 labels: 16 steps and more an epoch
-    many = PseudoLabels(recipe, method, torch.arange(9000) % 4, 4, None)
+    many = pseudo_labels(recipe, method, torch.arange(9000) % 4, 4, None)
     assert many.settings == ClassifierSettings(kind=kind)
     second.load_state_dict(first.state_dict())
     x = torch.randn(9, 6, generator=draw)
