@@ -118,6 +118,10 @@ class PseudoLabels(nn.Module):
     def _embed(self, index: Tensor) -> Tensor:
         return self.networks[0].target(self.plain(index.cpu()).to(self.cache.features.device))
 
+    def made_with(self) -> str:
+        """What a checkpoint must have been made with to go on from."""
+        return f"of {self.classes} classes by {self.settings}{'' if self.plain is None else ', offline'}"
+
     def get_extra_state(self) -> dict:
         """The classifier, which is made anew again and again, and how often it was."""
         return {"rounds": self.rounds, "classifier": self.classifier.state_dict() if self.classifier else None}
