@@ -149,7 +149,7 @@ class SameLabel:
 class ConfidentPseudoLabel:
     """C holds the entries of the query's label or pseudo-label; all of M where it has none (CMSF_semi, 2.1.3.3).
 
-    What the bank takes as labels comes from `labels`.
+    What the bank takes as labels comes from `PseudoLabels`: with the threshold, which a guess must be above.
     """
 
     k: int = 10
@@ -159,12 +159,6 @@ class ConfidentPseudoLabel:
     def __post_init__(self) -> None:
         check_whole(self, 1, "k")
         check_real(self, 0, "threshold", most=1)
-
-    def labels(self, probabilities: Tensor, truth: Tensor) -> Tensor:
-        """The true label [B] where there is one, else the likeliest of [B, C] if it is above the threshold, else -1."""
-        confidence, guess = probabilities.max(dim=1)
-        guess = guess.masked_fill(confidence < self.threshold, -1)
-        return torch.where(truth >= 0, truth, guess)
 
     @torch.no_grad()
     def __call__(self, bank: Bank, positions: Tensor) -> Positives:

@@ -10,10 +10,13 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from effbook.cmsf.config import MeanShiftSettings
-from effbook.cmsf.constraints import Constraint
+from effbook.cmsf.constraints import ConfidentPseudoLabel, Constraint
+from effbook.cmsf.labelling import PseudoLabels
 from effbook.cmsf.networks import Networks
+from effbook.cmsf.pseudo import ClassifierSettings
 from effbook.cmsf.step import MeanShift
 from effbook.errors import EffbookError
+from effbook.training.distributed import world_size
 from effbook.training.settings import TrainSettings
 from effbook.training.train import Moment, in_file, train
 from effbook.training.views import Make, Views
@@ -29,9 +32,12 @@ def fit(
     learning_rate: float = 0.05,
     bank_size: int | None = None,
     precision: Literal["float32", "bfloat16"] = "float32",
+    sync_batch_norm: bool = False,
     strong: Make | None = None,
     weak: Make | None = None,
     extra: Make | None = None,
+    labels: Tensor | None = None,
+    classifier: ClassifierSettings | None = None,
     seed: int = 0,
     workers: int = 0,
     checkpoint: Path | str | None = None,
@@ -43,11 +49,32 @@ def fit(
         encoder, history = fit(encoder, dataset, constraint=PreviousEpoch(k=5, k_prime=5), epochs=100)
 
     `dataset` holds (image, label) or images; label None or -1: none. Without labels take `PreviousEpoch`, with labels
-    `SameLabel`. `strong`, `weak` and `extra` make views of a batch: images and a generator to [B, C, h, w]; by default
+    `SameLabel`; with a few, a `classifier` on the features of the labelled images guesses the others (2.1.3.3):
+
+        labels = torch.full((len(images),), -1)    # of all images, -1 where there is none
+        labels[shown] = known
+        constraint = ConfidentPseudoLabel(k=10, threshold=0.85)
+        encoder, history = fit(encoder, images, constraint=constraint, labels=labels)
+        network, guessed = finetune(               # both rounds of A.1.5.3
+            encoder, labels, dim=512, classes=10, settings=FinetuneSettings(), generator=torch.Generator(),
+            training=lambda index: augmented(images[index]), plain=lambda index: images[index],
+        )
+
+    `strong`, `weak` and `extra` make views of a batch: images and a generator to [B, C, h, w]; by default
     they are those of the dissertation, at the size of the first image. The bank holds at most 128,000 embeddings.
-    With `checkpoint` each epoch's state is written there, and a call that finds one goes on from it. The rest is as in
-    2.1.4. Raises EffbookError where encoder, data and settings do not go together.
+    `sync_batch_norm` takes batch statistics over all processes where several train, each on a GPU; else targets are
+    shuffled between them. With `checkpoint` each epoch's state is written there, and a call that finds one goes on from
+    it. The rest is as in 2.1.4. Raises EffbookError where encoder, data and settings do not go together.
     """
+    if isinstance(constraint, ConfidentPseudoLabel) != (labels is not None):
+        raise EffbookError(
+            "ConfidentPseudoLabel needs `labels`, from which others are guessed, and no other constraint takes them",
+            "give the label of each image [N], -1 where there is none, with ConfidentPseudoLabel alone",
+        )
+    if labels is not None and labels.shape != (len(dataset),):
+        raise EffbookError(
+            f"labels {tuple(labels.shape)} do not go with {len(dataset)} images", "give one for each, -1 for none"
+        )
     training = TrainSettings(epochs=epochs, batch=batch, learning_rate=learning_rate, seed=seed)
     if bank_size is None:
         bank_size = max(1, min(128_000, len(dataset)) // batch) * batch
@@ -69,14 +96,19 @@ def fit(
     if constraint.second == "third":
         extra = extra or weak
     data = Views(dataset, strong=strong, weak=weak, extra=extra, seed=seed, workers=workers)
-    method = MeanShift(Networks(encoder, _width(encoder, data), seed=seed), constraint, settings, images=len(data))
-    history = train(
-        method,
-        data,
-        training,
-        watch=partial(watch, method) if watch else None,
-        **in_file(checkpoint),
-    )
+    synchronised = _synchronised(sync_batch_norm, _device(encoder))
+    networks = Networks(encoder, _width(encoder, data), seed=seed, sync_batch_norm=synchronised)
+    method = MeanShift(networks, constraint, settings, images=len(data))
+    if labels is not None:
+        method.relabel = PseudoLabels(method, labels, classes=int(labels.max()) + 1, settings=classifier, seed=seed)
+
+    def after(moment: Moment) -> None:
+        if labels is not None:
+            method.relabel.after(moment)
+        if watch is not None:
+            watch(method, moment)
+
+    history = train(method, data, training, watch=after, **in_file(checkpoint))
     return encoder, history
 
 
@@ -86,15 +118,27 @@ def _augmented(images: Tensor, draw: torch.Generator, *, view: Any) -> Tensor:
     return augment(images, view, generator=draw)
 
 
+def _device(encoder: nn.Module) -> torch.device:
+    return next((p.device for p in encoder.parameters()), torch.device("cpu"))
+
+
+def _synchronised(wanted: bool, device: torch.device) -> bool:
+    """Whether batch norm is to be synchronised: where it is wanted, and there is another process."""
+    if wanted and world_size() > 1 and device.type != "cuda":
+        raise EffbookError(
+            "batch norm can be synchronised between processes on GPUs only", "leave out sync_batch_norm on a CPU"
+        )
+    return wanted and world_size() > 1
+
+
 @torch.no_grad()
 def _width(encoder: nn.Module, data: Views) -> int:
     """The d of the encoder, seen on two images."""
-    device = next((p.device for p in encoder.parameters()), torch.device("cpu"))
     index = torch.arange(2).clamp(max=len(data) - 1)
     (batch,) = data.batches([index], epoch=0)
     was_training = encoder.training
     try:
-        features = encoder.eval()(batch.weak.to(device))
+        features = encoder.eval()(batch.weak.to(_device(encoder)))
     finally:
         encoder.train(was_training)
     if not isinstance(features, Tensor) or features.ndim != 2:

@@ -67,6 +67,11 @@ class FeatureCache(nn.Module):
         self.features[rows[known]] = features.detach().to(self.features)[known]
         self.filled[rows[known]] = True
 
+    def labels_of(self, indices: Tensor) -> Tensor:
+        """The labels [B] of the images at `indices` [B], -1 where there is none."""
+        rows = self.rows[indices.to(self.rows.device)]
+        return torch.where(rows >= 0, self.labels[rows], -1)
+
     @torch.no_grad()
     def fill(self, embed: Callable[[Tensor], Tensor], *, batch: int = 256) -> None:
         """Offline: write `embed(indices [B])` [B, D] for all labelled images, in batches."""
@@ -134,6 +139,11 @@ def fit_classifier(
     return head.eval()
 
 
+def confident(confidence: Tensor, threshold: float) -> Tensor:
+    """Which guesses are used: those whose probability [B] "is above a threshold" (2.1.3.3), not at it."""
+    return confidence > threshold
+
+
 @torch.no_grad()
 def predict(classifier: nn.Module, features: Tensor, *, threshold: float) -> tuple[Tensor, Tensor]:
     """Pseudo-labels [B], -1 where the confidence [B] is not above `threshold`, of features [B, D].
@@ -144,7 +154,7 @@ def predict(classifier: nn.Module, features: Tensor, *, threshold: float) -> tup
     if not 0 <= threshold <= 1:
         raise EffbookError(f"a confidence threshold of {threshold!r}", "give a number from 0 to 1")
     confidence, labels = classifier(features).softmax(1).max(1)
-    return labels.where(confidence > threshold, -1), confidence
+    return labels.where(confident(confidence, threshold), -1), confidence
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """One step of constrained mean shift, in the order of the released code (2.1.3)."""
 
 from collections.abc import Callable
+from dataclasses import asdict, is_dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -111,9 +112,16 @@ class MeanShift(nn.Module):
             self.cache.write(*(self.bank.oldest(len(u)) if self.settings.cache_from_evicted else (index, u)))
         return from_first(second), from_first(known).cpu()
 
+    def made_with(self) -> dict[str, Any]:
+        """What a checkpoint must have been made with to go on from."""
+        constraint = repr(self.constraint) if is_dataclass(self.constraint) else type(self.constraint).__name__
+        own = asdict(self.settings) | {"constraint": constraint}
+        guesser = self.relabel.made_with() if hasattr(self.relabel, "made_with") else type(self.relabel).__name__
+        return {f"mean shift's {name}": value for name, value in own.items()} | {"labels": guesser}
+
     def get_extra_state(self) -> dict[str, Any]:
         """Bank, cache and number of steps, beside the networks' parameters and buffers."""
-        cache = None if self.cache is None else self.cache.state_dict()
+        cache = None if self.cache is None or rank() else self.cache.state_dict()  # the first process's alone
         return {"bank": self.bank.state_dict(), "cache": cache, "steps": self.steps}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:

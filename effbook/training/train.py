@@ -2,11 +2,15 @@
 
     torchrun --nproc-per-node 4 script.py     # the script calls torch.distributed.init_process_group first
 
-A method is a module with `trained()`, the parameters to train, and `loss(batch)`; one with a memory has a `bank`.
+A method is a module with `trained()`, the parameters to train, and `loss(batch)`; one with a memory has a `bank`. What
+of its settings a checkpoint must share it tells with `made_with()`, as plain values.
 """
 
 import math
+import pickle
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -71,7 +75,8 @@ def train(
     as training goes on with its tensors. Resumed, a training on one CPU goes on to the bit as if never stopped.
 
     Raises EffbookError where the images are fewer than a batch, the bank is no multiple of it, the state is of another
-    network or batch, and where the loss is not finite. Source: sections 2.1.4 and A.1.5.
+    network, of other settings or none at all, with nothing of it taken, and where the loss is not finite. Source:
+    sections 2.1.4 and A.1.5.
     """
     local = check_batch(settings.batch)
     steps = len(data) // settings.batch
@@ -83,7 +88,7 @@ def train(
     device = parameters[0].device
     start_equal(method)
     optimiser = _optimiser(parameters, settings)
-    made_with = {"batch": settings.batch, "seed": settings.seed, "images": len(data), "epochs": settings.epochs}
+    made_with = {"images": len(data)} | asdict(settings) | getattr(method, "made_with", dict)()
     history: list[dict[str, float]] = []
     if resume is not None:
         _resume(method, optimiser, resume, made_with)
@@ -137,33 +142,72 @@ def _optimiser(parameters: list[nn.Parameter], settings: TrainSettings) -> torch
     )
 
 
-def _resume(method: Method, optimiser: torch.optim.Optimizer, state: dict[str, Any], made_with: dict[str, int]) -> None:
-    """Put a kept state in place, after a look at whether it is of this method, these data and these settings."""
-    if missing := {"method", "optimiser", "made_with", "history"} - set(state):
-        raise EffbookError(f"the checkpoint lacks {', '.join(sorted(missing))}", "start anew")
-    for name, value in made_with.items():
-        if (old := state["made_with"].get(name)) != value:
+def _resume(method: Method, optimiser: torch.optim.Optimizer, state: dict[str, Any], made_with: dict[str, Any]) -> None:
+    """Put a kept state in place, if all of it is of this method, these data and these settings."""
+    kinds = {"method": dict, "optimiser": dict, "made_with": dict, "history": list}
+    found = state if isinstance(state, dict) else {}
+    if missing := [name for name, kind in sorted(kinds.items()) if not isinstance(found.get(name), kind)]:
+        raise EffbookError(f"the checkpoint lacks {', '.join(missing)}", "start anew, or name another file")
+    for name in (*made_with, *state["made_with"]):
+        old, value = state["made_with"].get(name), made_with.get(name)
+        if old != value:
             raise EffbookError(
                 f"the checkpoint was made with {name} {old}, not {value}", f"resume with {name} {old}, or start anew"
             )
-    check_state(_tensors(method.state_dict()), _tensors(state["method"]), "network or method")
+    check_state(_shaped(method.state_dict()), _shaped(state["method"], of=method.state_dict()), "network or method")
+    sizes = [[tuple(p.shape) for p in group["params"]] for group in optimiser.param_groups]
+    if not _fits(state["optimiser"], sizes) or len(state["history"]) > made_with["epochs"]:
+        raise EffbookError("the checkpoint's optimiser or history is of another training", "start anew")
     method.load_state_dict(state["method"])
     optimiser.load_state_dict(state["optimiser"])
 
 
-def _tensors(state: dict[str, Any]) -> dict[str, Tensor]:
-    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+def _shaped(state: dict[str, Any], *, of: dict[str, Any] | None = None, name: str = "") -> dict[str, Any]:
+    """The leaves of a nested state by their paths, but for what `of`, a new method, has not yet, such as a classifier."""
+    leaves: dict[str, Any] = {}
+    for key, value in state.items():
+        own = None if of is None else of.get(key, value)
+        if isinstance(value, dict) and (of is None or isinstance(own, dict)):
+            leaves |= _shaped(value, of=own, name=f"{name}{key}.")
+        elif of is None or own is not None:
+            leaves[f"{name}{key}"] = value
+    return {path: value for path, value in leaves.items() if value is not None}
+
+
+def _fits(state: dict[str, Any], sizes: list[list[tuple[int, ...]]]) -> bool:
+    """Whether an optimiser's state is of parameters of these sizes, group by group."""
+    try:
+        places = [group["params"] for group in state["param_groups"]]
+        if [len(group) for group in places] != [len(group) for group in sizes]:
+            return False
+        of = dict(zip(chain(*places), chain(*sizes), strict=True))
+        moments = [(of[place], value) for place, each in state["state"].items() for value in each.values()]
+    except (LookupError, TypeError, AttributeError):
+        return False
+    return all(not isinstance(value, Tensor) or value.ndim == 0 or value.shape == size for size, value in moments)
 
 
 def in_file(path: Path | str | None) -> dict[str, Any]:
-    """`resume` and `keep` of `train` for a checkpoint in one file, written whole after each epoch; without, nothing."""
+    """`resume` and `keep` of `train` for a checkpoint in one file, written whole after each epoch; without, nothing.
+
+    Raises EffbookError where the file is damaged or no checkpoint.
+    """
     if path is None:
         return {}
     path = Path(path)
+    resume = None
+    if path.exists():
+        try:
+            resume = torch.load(path, weights_only=True, map_location="cpu")
+        except (OSError, ValueError, LookupError, TypeError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            raise EffbookError(
+                f"{path} is no whole checkpoint ({type(error).__name__})",
+                "delete it to start anew, or name another file",
+            ) from None
 
     def keep(state: dict[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with placed(path, lasting=True) as beside:
             torch.save(state, beside)
 
-    return {"resume": torch.load(path, weights_only=True, map_location="cpu") if path.exists() else None, "keep": keep}
+    return {"resume": resume, "keep": keep}

@@ -17,9 +17,9 @@ Make = Callable[[Any, Generator], Tensor]  # images (a tensor [B, C, H, W], or a
 class Batch(NamedTuple):
     """What a step sees of a batch: every method takes it.
 
-    `index` [B] numbers the training images from 0, `label` [B] is -1 where there is none. `strong` are the online
-    network's views, [B, ...] each, smaller crops among them; `weak` is the target's. `extra` is the target's third
-    view, or the other modality's input.
+    `index` [B] numbers the training images from 0, and is that of the image seen, also where it stands in for another.
+    `label` [B] is -1 where there is none. `strong` are the online network's views, [B, ...] each, smaller crops among
+    them; `weak` is the target's. `extra` is the target's third view, or the other modality's input.
     """
 
     index: Tensor
@@ -39,7 +39,8 @@ class Views:
     """A data set whose items are (image, label) or images alone; label None or -1: none. A tensor of images will do.
 
     `strong` makes the online network's view and `crops` its smaller ones, `weak` the target's, `extra` a third view or
-    the other modality's. What a batch's views draw depends on seed, epoch and the batch's first image alone, also from
+    the other modality's. An item with a whole number as `index` says which image it is, where it stands in for another
+    that cannot be read. What a batch's views draw depends on seed, epoch and the batch's first image alone, also from
     torch's global state, and for any number of `workers`. A TensorDataset is indexed a batch at a time.
     """
 
@@ -68,14 +69,14 @@ class Views:
         yield from mapped(partial(self._batch, epoch), order, workers=self.workers)
 
     def _batch(self, epoch: int, index: Tensor) -> Batch:
-        images, labels = fetch(self.dataset, index)
+        images, labels, shown = fetch_shown(self.dataset, index)
         key = (self.seed, epoch, int(index[0]))
         draw = generator(*key)
         with seeded(*key):
             strong = tuple(make(images, draw) for make in self.online)
             weak = self.weak(images, draw)
             extra = None if self.extra is None else self.extra(images, draw)
-        return Batch(index, strong, weak, labels, extra)
+        return Batch(shown, strong, weak, labels, extra)
 
 
 def mapped(make: Callable[[Tensor], Batch], order: Sequence[Tensor], *, workers: int) -> Iterator[Batch]:
@@ -91,11 +92,18 @@ def fetch(dataset: Dataset | Sequence[Any], index: Tensor) -> tuple[Any, Tensor]
 
     Raises EffbookError for a label below -1.
     """
+    return fetch_shown(dataset, index)[:2]
+
+
+def fetch_shown(dataset: Dataset | Sequence[Any], index: Tensor) -> tuple[Any, Tensor, Tensor]:
+    """What `fetch` gives, and which images these are [B]: others than those asked for where items say so."""
     if isinstance(dataset, TensorDataset):
         images, *rest = dataset[index]
         labels = rest[0] if rest else torch.full((len(index),), -1)
     else:
         items = [dataset[i] for i in index.tolist()]
+        named = [getattr(item, "index", None) for item in items]  # of a plain tuple or list it is a method
+        index = torch.tensor([of if isinstance(of, int) else i for of, i in zip(named, index.tolist(), strict=True)])
         pairs = [item if isinstance(item, tuple | list) else (item, None) for item in items]
         images = [image for image, *_ in pairs]
         labels = torch.tensor([-1 if label is None else int(label) for _, label, *_ in pairs])
@@ -103,4 +111,4 @@ def fetch(dataset: Dataset | Sequence[Any], index: Tensor) -> tuple[Any, Tensor]
             images = torch.stack(images)
     if int(labels.min()) < -1:
         raise EffbookError(f"a label is {int(labels.min())}", "number classes from 0, and use -1 for no label")
-    return images, labels.long()
+    return images, labels.long(), index

@@ -182,12 +182,6 @@ def test_a_small_class_gives_fewer_positives_and_no_other_class():
     assert found.mask.sum(dim=1).tolist() == [2, 5, 5, 5]
 
 
-def test_the_truth_overrides_pseudo_labels_and_doubt_gives_none():
-    probabilities = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.15, 0.85]])
-    labels = ConfidentPseudoLabel(k=1, threshold=0.85).labels(probabilities, torch.tensor([1, -1, -1, -1]))
-    assert labels.tolist() == [1, 0, -1, 1]
-
-
 def test_impossible_constraints_are_refused():
     for wrong in (
         lambda: Unconstrained(k=0),

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import effbook
-from effbook.cmsf import PreviousEpoch, SameLabel, fit
+from effbook.cmsf import PreviousEpoch, SameLabel, fit, fitting
 from effbook.cmsf.config import MeanShiftSettings
 from effbook.cmsf.networks import Networks
 from effbook.cmsf.step import MeanShift
@@ -159,6 +159,56 @@ def test_resuming_with_other_settings_or_another_network_is_refused():
         train(method(), data(), TrainSettings(epochs=2, batch=8), resume={"method": {}, "optimiser": {}})
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        (("method", "_extra_state", "bank", "embeddings"), torch.zeros(3, 2), "another network or method"),
+        (("method", "_extra_state", "cache"), None, "another network or method"),
+        (("method", "networks.projector.0.weight"), torch.zeros(2), "another network or method"),
+        (("optimiser", "state", 0, "momentum_buffer"), torch.zeros(3), "optimiser or history is of another training"),
+        (("optimiser", "param_groups"), [], "optimiser or history is of another training"),
+        (("made_with", "learning_rate"), 0.3, "made with learning_rate 0.3, not 0.05"),
+        (("made_with", "mean shift's constraint"), "SameLabel()", r"constraint SameLabel\(\), not PreviousEpoch"),
+        (("made_with", "mean shift's momentum"), 0.5, "momentum 0.5, not 0.99"),
+        (("history",), 3, "the checkpoint lacks history"),
+    ],
+)
+def test_of_a_checkpoint_that_does_not_fit_nothing_is_taken(path, value, sentence):
+    settings, states = TrainSettings(epochs=2, batch=8), []
+    train(method(), data(), settings, keep=lambda state: states.append(copy.deepcopy(state)))
+    state = states[0]
+    *above, last = path
+    inner = state
+    for name in above:
+        inner = inner[name]
+    inner[last] = value
+    one = method()
+    before = copy.deepcopy(one.state_dict())
+    with pytest.raises(EffbookError, match=sentence):
+        train(one, data(), settings, resume=state)
+    assert_same(before, one.state_dict())
+
+
+def test_fit_refuses_a_file_that_is_no_checkpoint_or_of_another_training(tmp_path):
+    options = {"batch": 8, "strong": noisy, "weak": noisy, "epochs": 2}
+    path = tmp_path / "state.pt"
+    for content in (b"", b"no checkpoint", b"PK\x03\x04 cut"):
+        path.write_bytes(content)
+        with pytest.raises(EffbookError, match=r"state.pt is no whole checkpoint \(\w+\); delete it to start anew"):
+            fit(encoder(), images(), constraint=SameLabel(k=2), checkpoint=path, **options)
+    torch.save([1, 2], path)
+    with pytest.raises(EffbookError, match="the checkpoint lacks history, made_with, method, optimiser; start anew"):
+        fit(encoder(), images(), constraint=SameLabel(k=2), checkpoint=path, **options)
+    path.unlink()
+    fit(encoder(), images(), constraint=SameLabel(k=2), checkpoint=path, **options)
+    net = encoder()
+    before = copy.deepcopy(net.state_dict())
+    for other in ({"constraint": SameLabel(k=3)}, {"learning_rate": 0.2}, {"bank_size": 16}):
+        with pytest.raises(EffbookError, match="the checkpoint was made with "):
+            fit(net, images(), checkpoint=path, **({"constraint": SameLabel(k=2)} | options | other))
+    assert_same(before, net.state_dict())
+
+
 # ------------------------------------------------------------------------------- an encoder of one's own
 
 
@@ -198,6 +248,29 @@ def test_an_encoder_without_pooling_is_told_so():
 
 
 # ------------------------------------------------------------------------------- several processes
+
+
+def test_batch_norm_is_synchronised_where_several_processes_train_on_gpus(monkeypatch):
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert not fitting._synchronised(True, cuda)  # one process
+    monkeypatch.setattr(fitting, "world_size", lambda: 2)
+    assert fitting._synchronised(True, cuda)
+    assert not fitting._synchronised(False, cpu)
+    with pytest.raises(EffbookError, match="synchronised between processes on GPUs only; leave out sync_batch_norm"):
+        fitting._synchronised(True, cpu)
+
+    class Told(Exception):
+        pass
+
+    def told(*_, sync_batch_norm, **__):
+        raise Told(sync_batch_norm)
+
+    monkeypatch.setattr(fitting, "Networks", told)
+    monkeypatch.setattr(fitting, "_synchronised", lambda wanted, device: wanted)
+    for wanted in (True, False):
+        options = {"constraint": SameLabel(k=1), "batch": 8, "strong": noisy, "weak": noisy}
+        with pytest.raises(Told, match=str(wanted)):
+            fit(encoder(), images(), sync_batch_norm=wanted, **options)
 
 
 def train_here(folder):

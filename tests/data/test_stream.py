@@ -42,6 +42,15 @@ def test_a_broken_file_is_named_and_the_next_sound_one_stands_in(tmp_path):
     assert [path.name for path in stream.broken()] == ["1.png", "2.png", "4.png"]
 
 
+def test_a_broken_file_is_named_once(tmp_path, caplog):
+    stream = ImageStream(tree(tmp_path, [1, 0, 1]))
+    for i in (0, 1, 2, 1):
+        stream[i]
+    (said,) = caplog.messages
+    assert said.startswith(f"{tmp_path / '1.png'} cannot be decoded (")
+    assert said.endswith("; the next image stands in for it")
+
+
 def test_a_lost_file_counts_as_broken(tmp_path):
     files = tree(tmp_path, [1, 1])
     files.paths[0].unlink()

@@ -1,5 +1,7 @@
 """Views of any data set, for the training loop."""
 
+from typing import NamedTuple
+
 import pytest
 import torch
 from torch.utils.data import TensorDataset
@@ -46,3 +48,18 @@ def test_images_without_labels_have_none():
         list(Views([(images()[0], -2)], strong=noisy, weak=noisy).batches([torch.tensor([0])], epoch=0))
     with pytest.raises(EffbookError, match="the data set is empty"):
         Views([], strong=noisy, weak=noisy)
+
+
+def test_an_item_that_stands_in_for_another_says_so_and_draws_as_the_other_would():
+    class Item(NamedTuple):
+        image: torch.Tensor
+        label: int
+        index: int
+
+    stood_in = [Item(images()[3], 7, 3) if i == 2 else (images()[i], i) for i in range(4)]
+    (batch,) = Views(stood_in, strong=noisy, weak=noisy).batches([torch.tensor([2, 1])], epoch=0)
+    assert (batch.index.tolist(), batch.label.tolist()) == ([3, 1], [7, 1])
+    (other,) = Views([(images()[i], 0) for i in (0, 1, 3)], strong=noisy, weak=noisy).batches(
+        [torch.tensor([2, 1])], epoch=0
+    )
+    assert torch.equal(batch.strong[0], other.strong[0])

@@ -139,7 +139,7 @@ class FinetuneRecipe(Evaluation):
         from effbook.training.seeds import generator
 
         encoder, train = self.encoder_of(context), train_split(self)
-        known = shown(train.labels, self.share, seed=self.seed)
+        given = train.sound(train.labels.where(shown(train.labels, self.share, seed=self.seed), -1))
         drops = (max(1, self.tuning_epochs * 3 // 4),)
         settings = FinetuneSettings(
             rounds=self.rounds, epochs=self.tuning_epochs, drop_epochs=drops, batch=self.tuning_batch
@@ -153,7 +153,7 @@ class FinetuneRecipe(Evaluation):
 
         network, labels = finetune(
             encoder,
-            train.labels.where(known, -1),
+            given,
             dim=encoder.num_features,
             classes=len(train.classes),
             settings=settings,
@@ -163,7 +163,7 @@ class FinetuneRecipe(Evaluation):
         )
         test = test_split(self)
         logits, y_test = embed(self, context, network, test)
-        guessed = (labels >= 0) & ~known
+        guessed = (labels >= 0) & (given < 0) & ~train.marked
         right = 100.0 * (labels == train.labels)[guessed].double().mean().item() if guessed.any() else None
         return Result(
             metrics={

@@ -27,7 +27,7 @@ from effbook.experiments.cmsf.inputs import (
     training_views,
     views_of_features,
 )
-from effbook.experiments.cmsf.labels import PseudoLabels, class_count, shown_labels
+from effbook.experiments.cmsf.labels import class_count, pseudo_labels, shown_labels
 from effbook.experiments.cmsf.recording import train_recorded
 from effbook.experiments.cmsf.rivals import CrossEntropy, rival
 from effbook.experiments.cmsf.settings import CLASSIFIER, TRAINED, Training
@@ -113,7 +113,7 @@ def make_method(
     networks = Networks(encoder, encoder.num_features, seed=recipe.seed)
     method = MeanShift(networks, constraint, settings, images=len(data))
     if recipe.method == "cmsf-semi" and recipe.classifier != "none":
-        method.relabel = PseudoLabels(recipe, method, labels, classes, plain).to(networks.device)
+        method.relabel = pseudo_labels(recipe, method, labels, classes, plain)
     return method
 
 

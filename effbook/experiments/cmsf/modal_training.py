@@ -20,6 +20,7 @@ from effbook.experiments.cmsf.recording import train_recorded
 from effbook.experiments.cmsf.stages import CROSS, OTHER, STAGE, Stages
 from effbook.runs.recipe import Context
 from effbook.training.bank import Bank
+from effbook.training.distributed import gather, own_rows
 from effbook.training.settings import TrainSettings
 from effbook.training.train import Method
 from effbook.training.views import Batch
@@ -72,9 +73,10 @@ class Contrast(nn.Module):
         (q,) = self.networks.online(batch.strong)  # [B, D]
         self.networks.update_target(self.momentum)
         with torch.no_grad():
-            u = self.networks.target(batch.weak)
+            u = self.networks.target(batch.weak, shuffle_key=(self.bank.pointer,))
             w = None if self.other[0] is None else self.other[0](batch.extra)  # [B, D']
-        own = self.bank.enqueue(u, batch.index, batch.label, second=w)
+            second = None if w is None else gather(w)
+        own = own_rows(self.bank.enqueue(gather(u), gather(batch.index), gather(batch.label), second=second))
         entries = self.bank.embeddings[: self.bank.filled]
         if w is None:
             return info_nce(q, entries, own)

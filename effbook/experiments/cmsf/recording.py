@@ -33,12 +33,13 @@ class Seen:
 
     `epochs` are the means of each epoch, `ranks` how often the fifth of C had each rank in M (last: beyond). `pictures`
     holds for each moment, from "bank" (M) and "constrained" (C), the images [QUERIES, NEAREST] that are nearest to each
-    of the first images, row by row; -1: none.
+    of the first images, row by row; -1: none. `spent_ms` is the time of all steps.
     """
 
     epochs: list[dict[str, float]] = field(default_factory=list)
     ranks: list[list[int]] = field(default_factory=list)
     pictures: dict[str, list[int]] = field(default_factory=dict)
+    spent_ms: float = 0.0
 
 
 def train_recorded(
@@ -77,7 +78,7 @@ def train_recorded(
     return {
         "epochs": [{"loss": one["loss"]} | seen for one, seen in zip(losses, recorder.seen.epochs, strict=True)],
         "step_ms": recorder.step_ms(),
-        "days": sum(recorder.durations_ms) / 86_400_000,
+        "days": recorder.seen.spent_ms / 86_400_000,
         "moments": recorder.at_moments(),
     }
 
@@ -91,12 +92,13 @@ class Recorder:
         self._epochs = epochs
         self._now: dict[str, list[float]] = defaultdict(list)
         self._ranks: list[int] = [0] * (BINS + 1)
-        self.durations_ms: list[float] = []
+        self.durations_ms: list[float] = []  # since this process began
         self._last = time.perf_counter()
 
     def look(self, moment: Moment) -> None:
         """Called after each step."""
         self.durations_ms.append(1000 * (time.perf_counter() - self._last))
+        self.seen.spent_ms += self.durations_ms[-1]
         found = getattr(self.method, "found", None)
         if found is not None and moment.step % max(1, moment.steps // LOOKS) == 0:
             self._neighbours(found)

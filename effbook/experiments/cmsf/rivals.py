@@ -10,6 +10,7 @@ from effbook.cmsf.networks import Networks
 from effbook.cmsf.paws import PAWSSettings, draw_support, paws
 from effbook.experiments.cmsf.settings import Training
 from effbook.training.bank import Bank
+from effbook.training.distributed import gather, own_rows
 from effbook.training.precision import in_precision
 from effbook.training.seeds import generator
 from effbook.training.views import Batch
@@ -63,7 +64,8 @@ class Contrast(nn.Module):
     def loss(self, batch: Batch) -> Tensor:
         (q,) = self.networks.online(batch.strong[:1])
         self.networks.update_target(self.recipe.momentum)
-        own = self.bank.enqueue(self.networks.target(batch.weak), batch.index, batch.label)
+        u = self.networks.target(batch.weak, shuffle_key=(self.recipe.seed, self.bank.pointer))
+        own = own_rows(self.bank.enqueue(gather(u), gather(batch.index), gather(batch.label)))
         entries, theirs = self.bank.embeddings[: self.bank.filled], self.bank.label[: self.bank.filled]
         if self.recipe.method == "protonw":
             return proto_nw(q, entries, labels=batch.label, bank_labels=theirs, classes=self.classes)

@@ -20,7 +20,7 @@ from effbook.backbones import IMAGE_MEAN, IMAGE_STD
 from effbook.data import load_images, manifest
 from effbook.data.images import ImageFiles
 from effbook.data.listing import FILE_READERS, list_files
-from effbook.data.stream import ImageStream
+from effbook.data.stream import ImageStream, Streamed
 from effbook.evaluate.vision import features
 from effbook.experiments.shared.draws import subset
 from effbook.runs.recipe import Recipe
@@ -57,6 +57,23 @@ class Split:
         """Processes that decode files."""
         return 0 if isinstance(self.images, Tensor) or len(self) < FEW else min(16, os.cpu_count() or 1)
 
+    def sound(self, labels: Tensor) -> Tensor:
+        """The labels [N], -1 in place of those of files that cannot be decoded; all files that bear one are tried.
+
+        For who asks for images by index and has labels beside them: another image would stand in with a wrong label.
+        """
+        if isinstance(self.images, Tensor):
+            return labels
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda i: self.images[i].index, (labels >= 0).nonzero()[:, 0].tolist()))
+        return labels.masked_fill(self.marked, -1)
+
+    @property
+    def marked(self) -> Tensor:
+        """Which images could not be decoded so far: bool [N]."""
+        whole = isinstance(self.images, Tensor)
+        return torch.zeros(len(self), dtype=torch.bool) if whole else torch.from_numpy(self.images.marks())
+
     def at(self, index: Tensor) -> "Tensor | list[Any]":
         """The images at these indices [B]: uint8 [B, 3, H, W], or decoded files of any size."""
         if isinstance(self.images, Tensor):
@@ -79,9 +96,9 @@ class Labelled(Dataset):
     def __len__(self) -> int:
         return len(self.stream)
 
-    def __getitem__(self, index: int) -> tuple[Any, int]:
+    def __getitem__(self, index: int) -> Streamed:
         image, _, at = self.stream[index]
-        return image, int(self.labels[at])
+        return Streamed(image, int(self.labels[at]), at)
 
 
 def split(dataset: str, part: str, *, size_px: int, wanted: int | None, seed: int) -> Split:

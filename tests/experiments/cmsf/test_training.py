@@ -17,9 +17,9 @@ from effbook.data.stream import ImageStream
 from effbook.errors import EffbookError
 from effbook.exhibits.register import recipe_of, register
 from effbook.experiments.cmsf import learning, recording
-from effbook.experiments.cmsf.evaluations import LinearRecipe, NearestRecipe, TransferMeanRecipe
+from effbook.experiments.cmsf.evaluations import FinetuneRecipe, LinearRecipe, NearestRecipe, TransferMeanRecipe
 from effbook.experiments.cmsf.inputs import kept_encoder
-from effbook.experiments.cmsf.labels import PseudoLabels, class_count, shown_labels
+from effbook.experiments.cmsf.labels import class_count, pseudo_labels, shown_labels
 from effbook.experiments.cmsf.overhead import OverheadRecipe
 from effbook.experiments.cmsf.recording import NEAREST, QUERIES
 from effbook.experiments.cmsf.settings import CLASSIFIER
@@ -28,6 +28,7 @@ from effbook.experiments.shared import splits
 from effbook.experiments.shared.splits import Split
 from effbook.runs.profiles import NotInProfileError, scale
 from effbook.runs.recipe import Context
+from effbook.training.views import Views
 
 experiments.load()
 METHODS = ("none", "byol", "msf", "cmsf-self", "cmsf-sup", "cmsf-semi", "xent", "supcon", "protonw", "paws")
@@ -95,6 +96,27 @@ def test_a_training_killed_in_its_third_epoch_resumes_to_the_bit(tmp_path, monke
     assert same(whole, load_file(folder / "encoder.safetensors"))
     history, resumed = json.loads(history), json.loads((folder / "history.json").read_text())
     assert all(history[name] == resumed[name] for name in set(history) - TIMES)
+
+
+def test_the_time_of_a_resumed_training_is_that_of_all_its_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr(Context, "due", lambda self, seconds=0: True)
+    clock, look = iter(range(10_000)), recording.Recorder.look
+    monkeypatch.setattr(recording.time, "perf_counter", lambda: next(clock))  # a second between two looks at it
+    recipe = dataclasses.replace(smoke("msf"), epochs=3)
+
+    def killed(self, moment):
+        if moment.epoch == 2:
+            raise KeyboardInterrupt
+        look(self, moment)
+
+    monkeypatch.setattr(recording.Recorder, "look", killed)
+    with pytest.raises(KeyboardInterrupt):
+        learning.learn(recipe, Context(profile="smoke", folder=tmp_path / "run"), tmp_path)
+    monkeypatch.setattr(recording.Recorder, "look", look)
+    learning.learn(recipe, Context(profile="smoke", folder=tmp_path / "run"), tmp_path)
+    steps = recipe.epochs * (recipe.train_images // recipe.batch_size)
+    days = json.loads((tmp_path / "history.json").read_text())["days"]
+    assert days * 86_400 >= steps  # a second each, at least
 
 
 def test_the_first_images_neighbours_are_kept_at_three_moments_and_each_comes_first_itself(tmp_path):
@@ -171,14 +193,15 @@ def test_a_pseudo_labeller_goes_on_as_it_was(kind):
     from types import SimpleNamespace
 
     draw = torch.Generator().manual_seed(0)
-    method = SimpleNamespace(networks=None, bank=SimpleNamespace(embeddings=torch.zeros(8, 6)))
-    labels = torch.arange(40) % 4
     recipe = smoke("cmsf-semi", classifier=kind)
-    first, second = (PseudoLabels(recipe, method, labels, 4, None) for _ in range(2))
+    bank = SimpleNamespace(embeddings=torch.zeros(8, 6))
+    method = SimpleNamespace(networks=None, bank=bank, constraint=learning.constraint_of(recipe))
+    labels = torch.arange(40) % 4
+    first, second = (pseudo_labels(recipe, method, labels, 4, None) for _ in range(2))
     first.cache.write(torch.arange(40), torch.randn(40, 6, generator=draw))
     first.after(SimpleNamespace(step=2, steps=4))
     assert first.settings == ClassifierSettings(kind=kind, batch=2)  # 40 labels: 16 steps and more an epoch
-    many = PseudoLabels(recipe, method, torch.arange(9000) % 4, 4, None)
+    many = pseudo_labels(recipe, method, torch.arange(9000) % 4, 4, None)
     assert many.settings == ClassifierSettings(kind=kind)
     second.load_state_dict(first.state_dict())
     x = torch.randn(9, 6, generator=draw)
@@ -214,6 +237,35 @@ def test_files_are_streamed_and_broken_ones_counted(streamed, tmp_path, method):
     assert own.run(Context(profile="smoke", folder=tmp_path / "b")).metrics["broken_images"] == 1
 
 
+def as_split(files):
+    return Split(
+        images=ImageStream(files, lambda image: image),
+        labels=torch.from_numpy(files.labels),
+        classes=files.classes,
+        size_px=28,
+        drawn=("x", "train", None, 0),
+    )
+
+
+def test_what_stands_in_for_a_broken_file_has_its_own_index_and_label(streamed):
+    whole = as_split(streamed)
+    data = splits.with_labels(whole, torch.arange(40) + 100)
+    assert [tuple(data[i])[1:] for i in (1, 2, 3)] == [(101, 1), (103, 3), (103, 3)]
+    views = Views(data, strong=(seen := lambda images, draw: torch.zeros(len(images), 1)), weak=seen)
+    (batch,) = views.batches([torch.tensor([2, 5])], epoch=0)
+    assert (batch.index.tolist(), batch.label.tolist()) == ([3, 5], [103, 105])
+
+
+def test_a_label_that_is_looked_up_by_index_is_no_broken_files(streamed):
+    whole = as_split(streamed)
+    assert whole.sound(whole.labels.where(torch.arange(40) > 2, -1)).tolist()[:4] == [-1, -1, -1, 3]
+    assert not whole.marked.any()  # without a label it is not tried
+    fields = {"dataset": "cifar10", "labelled": 1.0}
+    for method, caching in (("paws", "online"), ("cmsf-semi", "offline")):
+        found = shown_labels(TrainRecipe(method=method, caching=caching, **fields), whole)
+        assert (found == -1).nonzero()[:, 0].tolist() == [2]
+
+
 def test_workers_change_no_number(streamed, tmp_path, monkeypatch):
     recipe = dataclasses.replace(smoke("cmsf-self"), epochs=1)
     _, alone = trained(recipe, tmp_path / "alone")
@@ -221,14 +273,20 @@ def test_workers_change_no_number(streamed, tmp_path, monkeypatch):
     assert same(alone, trained(recipe, tmp_path / "helped")[1])
 
 
-def test_features_of_a_stream_leave_broken_files_out_and_are_of_the_centre(streamed):
-    whole = Split(
-        images=ImageStream(streamed, lambda image: image),
-        labels=torch.from_numpy(streamed.labels),
-        classes=streamed.classes,
-        size_px=28,
-        drawn=("x", "train", None, 0),
+def test_fine_tuning_takes_no_label_of_a_broken_file(streamed, tmp_path, monkeypatch):
+    from effbook.cmsf import pseudo
+
+    given, finetune = [], pseudo.finetune
+    monkeypatch.setattr(
+        pseudo, "finetune", lambda net, labels, **more: given.append(labels) or finetune(net, labels, **more)
     )
+    recipe = dataclasses.replace(smoke("none", FinetuneRecipe), share=1.0, rounds=1, tuning_epochs=1)
+    assert recipe.run(Context(profile="smoke", folder=tmp_path)).metrics["broken_images"] == 2
+    assert (given[0] == -1).nonzero()[:, 0].tolist() == [2]
+
+
+def test_features_of_a_stream_leave_broken_files_out_and_are_of_the_centre(streamed):
+    whole = as_split(streamed)
     x, y = splits.features_of(torch.nn.Flatten(), whole, transform=lambda pixels: pixels.float())
     assert x.shape == (39, 3 * 28 * 28)
     assert y.tolist() == [i % 4 for i in range(40) if i != 2]
