@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field, PositiveInt
 
-from effbook.experiments.cmsf.settings import CLASSIFIER, Training
+from effbook.experiments.cmsf.settings import CLASSIFIER, Training, lists_of
 from effbook.experiments.shared.judging import MeanOfTransfers, summed, transfer
 from effbook.runs.recipe import Context, Cost, Recipe, Result, register_recipe
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from effbook.experiments.shared.splits import Split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +32,10 @@ class Evaluation(Training):
     def probe(self) -> dict[str, object]:
         return super().probe() | {"test_images": min(self.test_images or 200, 200)}
 
-    def embedded(self, context: Context) -> "tuple[tuple[Tensor, Tensor, Tensor, Tensor], int, dict[str, int]]":
+    def embedded(self, context: Context) -> "tuple[tuple[Tensor, Tensor, Tensor, Tensor], Split, dict[str, int]]":
         """Features and labels of the training images [N, D], [N] and of the test images [T, D], [T], on the CPU.
 
-        Also the number of classes, and as a metric how many files were broken.
+        Also the training images, and as a metric how many files were broken.
         """
         from effbook.experiments.cmsf.inputs import embed
         from effbook.experiments.shared.splits import test_split, train_split
@@ -41,7 +43,7 @@ class Evaluation(Training):
         encoder = self.encoder_of(context)
         train, test = train_split(self), test_split(self)
         found = (*embed(self, context, encoder, train), *embed(self, context, encoder, test))
-        return found, len(train.classes), summed(train.broken, test.broken)
+        return found, train, summed(train.broken, test.broken)
 
     def encoder_of(self, context: Context):
         """The trained encoder, on the context's device."""
@@ -76,17 +78,21 @@ class LinearRecipe(Evaluation):
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     own_classifier: bool = True
 
+    def datasets(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*super().datasets(), *lists_of(self.dataset, self.share))))
+
     def run(self, context: Context) -> Result:
-        from effbook.evaluate.few import few_labels
         from effbook.evaluate.linear import LinearSettings, linear_evaluation
+        from effbook.experiments.cmsf.few import shown
 
         if self.own_classifier and self.method == "xent" and self.labels == "fine" and self.share == 1:
             return self._own(context)
-        (x, y, *tested), classes, broken = self.embedded(context)
+        (x, y, *tested), train, broken = self.embedded(context)
         if self.share < 1:
-            chosen = few_labels(y, self.share, seed=self.seed)
+            chosen = shown(train, self.share, seed=self.seed)[~train.marked]  # features are those of sound files
             x, y = x[chosen], y[chosen]
-        found = linear_evaluation(x, y, *tested, settings=LinearSettings(seed=self.seed), classes=classes)
+        settings = LinearSettings(seed=self.seed)
+        found = linear_evaluation(x, y, *tested, settings=settings, classes=len(train.classes))
         return Result(metrics={"top1": found.top1, "top5": found.top5} | broken)
 
     def _own(self, context: Context) -> Result:
@@ -121,25 +127,28 @@ class FinetuneRecipe(Evaluation):
     tuning_epochs: PositiveInt = 20
     tuning_batch: Annotated[int, Field(ge=2)] = 256
 
+    def datasets(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*super().datasets(), *lists_of(self.dataset, self.share))))
+
     def probe(self) -> dict[str, object]:
         return super().probe() | {"tuning_epochs": min(self.tuning_epochs, 2)}
 
     def run(self, context: Context) -> Result:
         from effbook.cmsf.pseudo import FinetuneSettings, finetune
         from effbook.evaluate.vision import accuracy
+        from effbook.experiments.cmsf.few import shown
         from effbook.experiments.cmsf.inputs import (
             embed,
             feature_views,
             one_of,
             plain_inputs,
         )
-        from effbook.experiments.cmsf.labels import shown
         from effbook.experiments.shared.splits import seen, test_split, train_split
         from effbook.training.augment import weak
         from effbook.training.seeds import generator
 
         encoder, train = self.encoder_of(context), train_split(self)
-        given = train.sound(train.labels.where(shown(train.labels, self.share, seed=self.seed), -1))
+        given = train.sound(train.labels.where(shown(train, self.share, seed=self.seed), -1))
         drops = (max(1, self.tuning_epochs * 3 // 4),)
         settings = FinetuneSettings(
             rounds=self.rounds, epochs=self.tuning_epochs, drop_epochs=drops, batch=self.tuning_batch

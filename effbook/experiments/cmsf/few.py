@@ -5,15 +5,8 @@ from torch import Tensor
 
 from effbook.data import fetch
 from effbook.evaluate.few import few_labels, listed, read_list
+from effbook.experiments.cmsf.settings import LISTS, PUBLISHED, lists_of
 from effbook.experiments.shared.splits import Split
-
-LISTS = "imagenet-lists"  # the manifest
-PUBLISHED = {0.01: "1percent.txt", 0.1: "10percent.txt"}
-
-
-def lists_of(dataset: str, share: float) -> tuple[str, ...]:
-    """The data sets, by name, that `labelled` needs beside the images."""
-    return (LISTS,) if dataset == "imagenet" and share in PUBLISHED else ()
 
 
 def labelled(images: Split, share: float, *, seed: int) -> Tensor:

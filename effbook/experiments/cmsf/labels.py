@@ -10,7 +10,7 @@ from effbook.cmsf.noise import coarsen, corrupt
 from effbook.cmsf.pseudo import ClassifierSettings
 from effbook.cmsf.step import MeanShift
 from effbook.data.coarse import coarse_parents
-from effbook.evaluate.few import few_labels
+from effbook.experiments.cmsf.few import shown
 from effbook.experiments.cmsf.settings import SELF, Training
 from effbook.experiments.shared.splits import Split
 
@@ -23,7 +23,7 @@ def shown_labels(recipe: Training, images: Split) -> Tensor:
     if recipe.labels == "coarse":
         labels = coarsen(labels, coarse_parents(recipe.dataset, images.classes))
     labels = corrupt(labels, recipe.noise, classes=class_count(recipe, images), seed=recipe.seed)
-    labels = labels.where(shown(images.labels, recipe.labelled, seed=recipe.seed), -1)
+    labels = labels.where(shown(images, recipe.labelled, seed=recipe.seed), -1)
     by_index = recipe.method == "paws" or (recipe.method == "cmsf-semi" and recipe.caching == "offline")
     return images.sound(labels) if by_index else labels  # else image and label come together
 
@@ -33,13 +33,6 @@ def class_count(recipe: Training, images: Split) -> int:
     if recipe.labels == "coarse":
         return max(coarse_parents(recipe.dataset, images.classes)) + 1
     return len(images.classes)
-
-
-def shown(labels: Tensor, share: float, *, seed: int) -> Tensor:
-    """Which images [N] have a label: a share of them, as many of each class, from the seed."""
-    chosen = torch.zeros_like(labels, dtype=torch.bool)
-    chosen[few_labels(labels, share, seed=seed)] = True
-    return chosen
 
 
 def pseudo_labels(

@@ -21,7 +21,14 @@ BANKLESS = ("none", "xent", "paws")
 ALL_LABELS = ("xent", "supcon", "protonw")  # methods that know no image without a label
 TRAINED, FEATURES = "cmsf-trained", "cmsf-features"  # kinds of kept results
 CLASSIFIER = "classifier.safetensors"  # beside a network that Xent trained
+LISTS = "imagenet-lists"  # SimCLR's, of the images that keep their label, by their share
+PUBLISHED = {0.01: "1percent.txt", 0.1: "10percent.txt"}
 IMAGES = {"imagenet": 1_281_167, "imagenet100": 126_689, "toy-shapes": 1_000}  # of a training set; else 50,000
+
+
+def lists_of(dataset: str, share: float) -> tuple[str, ...]:
+    """The published lists, by their data set's name, of the images that keep their label; none where they are drawn."""
+    return (LISTS,) if dataset == "imagenet" and share in PUBLISHED else ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +102,8 @@ class Training(Recipe):
             raise EffbookError("raw pixels cannot be trained", 'choose the method "none", or another encoder')
 
     def datasets(self) -> tuple[str, ...]:
-        return (self.dataset, self.features_of) if self.features_of else (self.dataset,)
+        own = (self.dataset, self.features_of) if self.features_of else (self.dataset,)
+        return (*own, *lists_of(self.dataset, self.labelled))
 
     def needs(self) -> tuple[str, ...]:
         return ("cuda",) if self.encoder.startswith("resnet") and self.dataset != "toy-shapes" else ()

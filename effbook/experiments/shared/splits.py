@@ -29,6 +29,7 @@ from effbook.training.seeds import seeded
 
 FEW = 1_000  # files; for fewer, starting processes takes longer than decoding
 BATCH = 256
+CENTRED_PX = 224  # from this size on arrays are treated as files are: all of a small image counts, below it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +166,7 @@ def centre(image: Any, size_px: int) -> Tensor:
     """uint8 [3, S, S] of a PIL image: the shorter side resized to 256 for S = 224, then the centre (A.1.5.1)."""
     from torchvision.transforms.v2 import functional as V
 
-    return V.pil_to_tensor(V.center_crop(V.resize(image, [round(size_px * 256 / 224)]), [size_px]))
+    return V.pil_to_tensor(V.center_crop(V.resize(image, [_enlarged(size_px)]), [size_px]))
 
 
 def with_labels(images: Split, labels: Tensor) -> Dataset:
@@ -180,8 +181,14 @@ def _squares(images: Tensor, size_px: int) -> Tensor:
     pixels = images.permute(0, 3, 1, 2).contiguous()
     if pixels.shape[-1] == size_px:
         return pixels
-    x = F.interpolate(pixels.float(), (size_px, size_px), mode="bilinear", antialias=True)
+    margin = (_enlarged(size_px) - size_px) // 2 if size_px >= CENTRED_PX else 0
+    x = F.interpolate(pixels.float(), [size_px + 2 * margin] * 2, mode="bilinear", antialias=True)
+    x = x[..., margin : margin + size_px, margin : margin + size_px]
     return x.round().clamp(0, 255).to(torch.uint8)
+
+
+def _enlarged(size_px: int) -> int:
+    return round(size_px * 256 / 224)
 
 
 def _stacked(items: list[tuple[Any, int, int]], *, size_px: int) -> tuple[Tensor, Tensor]:

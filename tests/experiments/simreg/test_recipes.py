@@ -91,8 +91,10 @@ def test_a_student_of_its_teachers_form_does_not_start_where_that_did():
     images = split("toy-shapes", "train", size_px=28, wanted=96, seed=0)
     student, start = learning.new_student(recipe, images), new_encoder(recipe.taught()["own-byol"], images)
     assert [p.shape for p in student.parameters()] == [p.shape for p in start.parameters()]
-    trained = [p for p in zip(student.parameters(), start.parameters(), strict=True) if p[0].requires_grad and p[0].ndim > 1]
-    assert trained and not any(torch.equal(*pair) for pair in trained)
+    pairs = zip(student.parameters(), start.parameters(), strict=True)
+    trained = [pair for pair in pairs if pair[0].requires_grad and pair[0].ndim > 1]
+    assert trained
+    assert not any(torch.equal(*pair) for pair in trained)
 
 
 def test_at_lab_the_teachers_are_larger_than_the_students():
