@@ -163,7 +163,7 @@ def _resume(method: Method, optimiser: torch.optim.Optimizer, state: dict[str, A
 
 
 def _shaped(state: dict[str, Any], *, of: dict[str, Any] | None = None, name: str = "") -> dict[str, Any]:
-    """The leaves of a nested state by their paths, but for what `of`, a new method, has not yet, such as a classifier."""
+    """The leaves of a nested state by their paths, but for what `of`, a new method, lacks yet, such as a classifier."""
     leaves: dict[str, Any] = {}
     for key, value in state.items():
         own = None if of is None else of.get(key, value)
