@@ -37,7 +37,7 @@ class SamplingTrace:
 
 @dataclass(frozen=True, kw_only=True)
 class DecisionTrace:
-    """AdaViT: what its decision networks keep, 0 or 1 with a gradient, of patches, heads and the two halves of blocks."""
+    """AdaViT: what its decision networks keep of patches, heads and halves of blocks: 0 or 1, with a gradient."""
 
     patches: Tensor  # [B, L, N]
     heads: Tensor  # [B, L, H]
@@ -74,7 +74,7 @@ class Victim(Protocol):
 
 
 def check_run(images: Tensor, execution: str, *, image_px: tuple[int, int]) -> None:
-    """Raise EffbookError unless these are images [B, 3, H, W] in 0..1 of the victim's size, to be run in a known way."""
+    """Raise EffbookError unless these are images [B, 3, H, W] in 0..1 of the victim's size, run in a known way."""
     if execution not in get_args(Execution):
         raise EffbookError(f"the execution is {execution!r}", 'choose "dropped" or "masked"')
     if not images.is_floating_point() or images.ndim != 4 or not len(images):

@@ -66,7 +66,7 @@ def after_attention(block: nn.Module, tokens: Tensor, attended: Tensor) -> Tenso
 
 
 def class_logits(vit: nn.Module, normed: Tensor, alive: Tensor) -> Tensor:
-    """Pool the tokens [B, P + N, D] after the ViT's last norm, those that are alive, [B, P + N] bool; classify: [B, C]."""
+    """Pool the tokens [B, P + N, D] after the last norm, those alive, [B, P + N] bool, and classify: [B, C]."""
     if vit.global_pool == "token":
         return vit.head(vit.fc_norm(normed[:, 0]))
     if not vit.pool_include_prefix:
