@@ -54,8 +54,8 @@ class ATS(nn.Module):
             raise EffbookError("an image of one patch leaves nothing to sample", "take smaller patches")
         self.vit, self.config, self.shape = vit, config, VitShape.of(vit)
         self.samples = config.samples or patch_tokens(vit)
-        self.register_buffer("mean", channels(mean, "mean"))
-        self.register_buffer("std", channels(std, "std"))
+        self.register_buffer("mean", channels(mean, "mean"), persistent=False)
+        self.register_buffer("std", channels(std, "std"), persistent=False)
 
     def run(self, images: Tensor, execution: Execution = "dropped") -> Outcome:
         """See `Victim.run`. Raises EffbookError for images of another size, type or range."""

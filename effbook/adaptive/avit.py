@@ -54,8 +54,8 @@ class AViT(nn.Module):
         super().__init__()
         check_vit(vit)
         self.vit, self.config, self.shape = vit, config, VitShape.of(vit)
-        self.register_buffer("mean", channels(mean, "mean"))
-        self.register_buffer("std", channels(std, "std"))
+        self.register_buffer("mean", channels(mean, "mean"), persistent=False)
+        self.register_buffer("std", channels(std, "std"), persistent=False)
         if config.gate == "linear":
             self.gate = nn.Parameter(torch.zeros(1, self.shape.width))
             self.shift = nn.Parameter(torch.full((self.shape.depth - 1,), config.first_shift))  # the last needs none

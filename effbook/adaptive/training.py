@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from effbook.adaptive.adavit import AdaViT, usage_loss
 from effbook.adaptive.avit import distribution_loss, ponder_loss
-from effbook.adaptive.victim import DecisionTrace, HaltingTrace, Outcome, SamplingTrace
+from effbook.adaptive.victim import DecisionTrace, HaltingTrace, SamplingTrace
 from effbook.errors import EffbookError
-from effbook.training.seeds import generator, seeded
+from effbook.training.seeds import generator
 from effbook.training.settings import check_choice, check_flags, check_real, check_whole
 
 
@@ -23,8 +24,7 @@ class TrainConfig:
     AdamW has a rate each for the ViT, for the gates that a victim adds, and for their shifts (parameters so named).
     `trained` "head": the classifier alone. A-ViT: weights of Eq. 4.1 and of the prior, the prior's depth and
     deviation in blocks, and a budget, `target_depth`: the mean of N_k + r_k that may not be exceeded, which falls to it
-    from L + 1 over the first `ramp` of the steps. AdaViT: weight of Eq. 4.3 and its targets, the shares to keep.
-    `erasing` is the probability of DeiT's random erasing. Raises EffbookError where a value is impossible.
+    from L + 1 over the first `ramp` of the steps. AdaViT: weight of Eq. 4.3, whose targets its own config holds. `erasing` is the probability of DeiT's random erasing. Raises EffbookError where a value is impossible.
     """
 
     steps: int = 160
@@ -42,9 +42,6 @@ class TrainConfig:
     budget_weight: float = 10.0
     ramp: float = 0.5
     usage_weight: float = 1.0
-    keep_patches: float = 0.95
-    keep_heads: float = 0.8
-    keep_blocks: float = 0.75
     flip: bool = True
     erasing: float = 0.25
 
@@ -56,7 +53,7 @@ class TrainConfig:
         check_real(self, 1e-6, "prior_depth", "prior_deviation")
         if self.target_depth is not None:
             check_real(self, 1, "target_depth")
-        check_real(self, 0, "ramp", "keep_patches", "keep_heads", "keep_blocks", "erasing", most=1)
+        check_real(self, 0, "ramp", "erasing", most=1)
         check_flags(self, "flip")
 
 
@@ -97,10 +94,10 @@ def train_victim(
         batch = random_erasing(batch, probability=config.erasing, draw=draw).to(device)
         batch = batch if alter is None else alter(step, batch)
         target = labels[index].to(device)
-        with seeded(seed, step, 1, device=device):  # what a victim draws itself
-            outcome = victim.run(batch, "masked")
+        noise = {"generator": draw} if isinstance(victim, AdaViT) else {}  # for the Gumbel-softmax
+        outcome = victim.run(batch, "masked", **noise)
         task = F.cross_entropy(outcome.logits, target)
-        loss = task + victim_loss(outcome, config=config, progress=step / config.steps)
+        loss = task + own_loss(victim, outcome.trace, config=config, progress=step / config.steps)
         if not loss.isfinite():
             raise EffbookError(f"the loss is {loss.item()} at step {step}", "lower the learning rates")
         optimiser.zero_grad()
@@ -113,30 +110,28 @@ def train_victim(
     return history
 
 
-def victim_loss(outcome: Outcome, *, config: TrainConfig, progress: float) -> Tensor | float:
-    """What a victim's own terms add to cross-entropy when a share `progress` of the steps is done."""
-    match outcome.trace:
-        case HaltingTrace() as trace:
-            ponder, most = ponder_loss(trace), trace.scores.shape[1] + 1
-            prior = distribution_loss(trace, depth=config.prior_depth, deviation=config.prior_deviation)
-            loss = config.ponder_weight * ponder + config.prior_weight * prior
-            if config.target_depth is not None:
-                ramped = min(1.0, progress / config.ramp) if config.ramp else 1.0
-                budget = most + (config.target_depth - most) * ramped
-                loss = loss + config.budget_weight * (ponder - budget).relu() / most
-            return loss
-        case DecisionTrace() as trace:
-            return config.usage_weight * usage_loss(
-                trace, patches=config.keep_patches, heads=config.keep_heads, blocks=config.keep_blocks
-            )
-        case SamplingTrace() | None:  # ATS has nothing of its own to train
-            return 0.0
-
-
-def usage_loss(trace: DecisionTrace, *, patches: float, heads: float, blocks: float) -> Tensor:
-    """Eq. 4.3: squared distances of the shares kept, over batch and blocks, from their targets."""
-    pairs = ((trace.patches, patches), (trace.heads, heads), (trace.blocks, blocks))
-    return sum((kept.mean() - target) ** 2 for kept, target in pairs)
+def own_loss(
+    victim: nn.Module,
+    trace: HaltingTrace | SamplingTrace | DecisionTrace | None,
+    *,
+    config: TrainConfig,
+    progress: float,
+) -> Tensor | float:
+    """What a victim adds to cross-entropy when a share `progress` of the steps is done; ATS adds nothing."""
+    if isinstance(trace, DecisionTrace):
+        own = victim.config
+        targets = {"patches": own.patch_target, "heads": own.head_target, "blocks": own.block_target}
+        return config.usage_weight * usage_loss(trace, **targets).mean()
+    if not isinstance(trace, HaltingTrace):
+        return 0.0
+    ponder, most = ponder_loss(trace), trace.scores.shape[1] + 1  # L + 1
+    prior = distribution_loss(trace, depth=config.prior_depth, deviation=config.prior_deviation)
+    loss = config.ponder_weight * ponder + config.prior_weight * prior
+    if config.target_depth is not None:
+        ramped = min(1.0, progress / config.ramp) if config.ramp else 1.0
+        budget = most + (config.target_depth - most) * ramped
+        loss = loss + config.budget_weight * (ponder - budget).relu() / most
+    return loss
 
 
 def parameter_groups(victim: nn.Module, config: TrainConfig) -> list[dict]:
