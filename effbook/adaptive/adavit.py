@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
-from effbook.adaptive.packing import pack, packed_attention
+from effbook.adaptive.packing import pack, packed_attention, unpack
 from effbook.adaptive.victim import Bound, DecisionTrace, Execution, Outcome, check_run
 from effbook.adaptive.vit import (
     channels,
@@ -59,7 +60,8 @@ class DecisionNetwork(nn.Module):
     def __init__(self, width: int, heads: int, *, prefix: int, start: float) -> None:
         super().__init__()
         self.prefix = prefix
-        self.patches, self.heads, self.blocks = nn.Linear(width, 1), nn.Linear(width, heads), nn.Linear(width, 2)
+        # without initial weights, which torch would draw from the global random state
+        self.patches, self.heads, self.blocks = (skip_init(nn.Linear, width, count) for count in (1, heads, 2))
         for layer in (self.patches, self.heads, self.blocks):
             nn.init.zeros_(layer.weight)
             nn.init.constant_(layer.bias, start)
@@ -201,31 +203,38 @@ def masked_block(block: nn.Module, x: Tensor, alive: Tensor, heads: Tensor, atte
 
 
 def dropped_block(block: nn.Module, x: Tensor, alive: Tensor, heads: Tensor, attention: Tensor, mlp: Tensor) -> Tensor:
-    """`masked_block` with only what is kept computed: tokens packed over the images, images grouped by their heads."""
-    x, alive = x.clone(), alive.bool()
-    patterns, group = heads.bool().unique(dim=0, return_inverse=True)
-    for number, pattern in enumerate(patterns):
-        chosen = attention.bool() & (group == number)  # [B]
-        if chosen.any():
-            rows = alive & chosen[:, None]
-            tokens, counts = pack(x, rows)
-            x[rows] = tokens + block.ls1(_attention(block, tokens, counts[chosen], pattern.nonzero()[:, 0]))
-    if mlp.any():
-        rows = alive & mlp.bool()[:, None]
+    """`masked_block` with only what is kept computed: the tokens of all images packed, each head for those it has."""
+    x, alive, heads, attention, mlp = x.clone(), alive.bool(), heads.bool(), attention.bool(), mlp.bool()
+    rows = alive & attention[:, None]  # [B, T]
+    if rows.any():
+        tokens, counts = pack(x, rows)
+        x[rows] = tokens + block.ls1(_attention(block, tokens, counts, heads))
+    rows = alive & mlp[:, None]
+    if rows.any():
         tokens, _ = pack(x, rows)
         x[rows] = tokens + block.ls2(block.mlp(block.norm2(tokens)))
     return x
 
 
 def _attention(block: nn.Module, tokens: Tensor, counts: Tensor, heads: Tensor) -> Tensor:
-    """Attention with the weights of some heads [H'] alone over packed tokens [S, D], `counts` [B] an image; [S, D]."""
+    """Attention over packed tokens [S, D], `counts` [B] an image, with each image's `heads` [B, H] alone; [S, D]."""
     attn = block.attn
-    if not len(heads):  # nothing goes into the output projection
-        return torch.zeros_like(tokens) + (0 if attn.proj.bias is None else attn.proj.bias)
-    weight = attn.qkv.weight.unflatten(0, (3, attn.num_heads, -1))[:, heads].flatten(0, 2)  # [3 H' d, D]
-    bias = attn.qkv.bias
-    bias = None if bias is None else bias.unflatten(0, (3, attn.num_heads, -1))[:, heads].flatten()
-    q, k, v = F.linear(block.norm1(tokens), weight, bias).unflatten(-1, (3, len(heads), -1)).unbind(1)  # [S, H', d]
-    y = packed_attention(attn.q_norm(q), attn.k_norm(k), v, counts)
-    weight = attn.proj.weight.unflatten(1, (attn.num_heads, -1))[:, heads].flatten(1)  # [D, H' d]
-    return F.linear(y.flatten(1), weight, attn.proj.bias)
+    used = heads.repeat_interleave(counts, dim=0)  # [S, H]
+    y = torch.zeros_like(tokens) + (0 if attn.proj.bias is None else attn.proj.bias)
+    if not used.any():
+        return y
+    some = used.any(dim=1)
+    z = unpack(block.norm1(tokens[some]), some)
+    places = [one.nonzero()[:, 0] for one in used.T]  # for each head its tokens' places in S, [S_h]
+    weights = attn.qkv.weight.unflatten(0, (3, attn.num_heads, -1)).transpose(0, 1).flatten(1, 2)  # [H, 3 d, D]
+    biases = [None] * len(places)
+    if attn.qkv.bias is not None:
+        biases = attn.qkv.bias.unflatten(0, (3, attn.num_heads, -1)).transpose(0, 1).flatten(1)  # [H, 3 d]
+    projected = [F.linear(z[at], weight, bias) for at, weight, bias in zip(places, weights, biases, strict=True)]
+    q, k, v = torch.cat(projected).unflatten(-1, (3, 1, -1)).unbind(1)  # [sum of S_h, 1, d]
+    pairs = torch.cat([counts[one & (counts > 0)] for one in heads.T])  # a head of an image is a sequence of its own
+    attended = packed_attention(attn.q_norm(q), attn.k_norm(k), v, pairs)[:, 0]
+    parts = attended.split([len(at) for at in places])
+    for at, part, weight in zip(places, parts, attn.proj.weight.chunk(attn.num_heads, dim=1), strict=True):
+        y.index_add_(0, at, F.linear(part, weight))
+    return y

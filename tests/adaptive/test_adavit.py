@@ -254,8 +254,10 @@ def test_with_all_decisions_on_it_is_the_plain_vit(settings, execution):
     assert one.bound().high_macs == outcome.macs[0]
 
 
-def test_a_fresh_one_is_the_plain_vit():
-    one = AdaViT(vit(), config=AdaViTConfig(), mean=MEAN, std=STD).double()
+def test_a_fresh_one_is_the_plain_vit_and_draws_nothing():
+    network, before = vit(), torch.get_rng_state()
+    one = AdaViT(network, config=AdaViTConfig(), mean=MEAN, std=STD).double()
+    assert torch.equal(torch.get_rng_state(), before)
     assert (one.run(images()).macs == one.bound().high_macs).all()
 
 
