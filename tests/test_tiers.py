@@ -112,6 +112,10 @@ teacher, student = (
 )
 distill(teacher, student, torch.rand(8, 3, 8, 8), settings=DistillSettings(epochs=1, batch=4))
 """
+ADAPTIVE = """
+from effbook.adaptive import *
+AViTConfig(), AtsConfig(), AdaViTConfig(), TrainConfig()
+"""
 COMMANDS = """
 from effbook import cli, experiments
 experiments.load()
@@ -120,7 +124,11 @@ cli.main(["show", "fig-3.7", "--profile", "paper"])
 DOOR = "from effbook import cli; cli.main({words!r})"
 
 
-@pytest.mark.parametrize("code", [NOLA, COMPGS, CMSF, SIMREG], ids=["nola", "compgs and gaussians", "cmsf", "simreg"])
+@pytest.mark.parametrize(
+    "code",
+    [NOLA, COMPGS, CMSF, SIMREG, ADAPTIVE],
+    ids=["nola", "compgs and gaussians", "cmsf", "simreg", "adaptive"],
+)
 def test_the_libraries_work_with_what_a_plain_installation_brings(code):
     done = run_with("", code)
     assert done.returncode == 0, done.stderr[-2000:]
