@@ -29,6 +29,7 @@ def test_an_import_upwards_would_be_caught(tmp_path):
         "experiments",
         *(f"experiments/{chapter}" for chapter in ("introduction", "cmsf", "simreg", "compgs", "nola", "shared")),
         "runs",
+        "slowformer",
         "cmsf",
         "simreg",
         "nola",

@@ -1,0 +1,197 @@
+"""What an attack minimises: a loss a victim, the surrogate for any, and terms for the task (4.1.3.2).
+
+A loss is called with a `Look` at one batch and gives one number. Where text and released code differ, both can be had.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from effbook.errors import EffbookError
+
+if TYPE_CHECKING:
+    from effbook.adaptive.victim import Outcome, Victim
+
+
+class Look:
+    """What a loss sees of a batch: images [B, 3, H, W] in 0..1 with the attack in them, the clean ones, labels [B].
+
+    The victim runs once, when a loss first asks for it.
+    """
+
+    def __init__(self, victim: "Victim", images: Tensor, labels: Tensor, *, clean: Tensor) -> None:
+        self.victim, self.images, self.clean, self._labels = victim, images, clean, labels
+
+    @cached_property
+    def outcome(self) -> "Outcome":
+        """What the victim does under masked execution, which is differentiable."""
+        return self.victim.run(self.images, execution="masked")
+
+    @cached_property
+    def surrogate(self) -> Tensor:
+        """The expected share of the compute, [B]."""
+        return self.victim.surrogate(self.images)
+
+    @property
+    def labels(self) -> Tensor:
+        """True classes [B]. Raises EffbookError where an image has none."""
+        if int(self._labels.min()) < 0:
+            raise EffbookError("a loss of the task needs labels, and an image has none", "give (image, label) pairs")
+        return self._labels
+
+    def quantity(self, name: str) -> Tensor:
+        """A differentiable quantity of the victim's trace. Raises EffbookError where it has none of this name."""
+        found: Any = getattr(self.outcome.trace, name, None)
+        if found is None:
+            raise EffbookError(
+                f"{type(self.victim).__name__} shows no {name} under masked execution",
+                "take the loss that was made for this victim, or SurrogateLoss",
+            )
+        return found
+
+
+Loss = Callable[[Look], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurrogateLoss:
+    """For any victim: its expected share of the compute, negated, mean over the batch."""
+
+    def __call__(self, look: Look) -> Tensor:
+        return -look.surrogate.mean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AViTLoss:
+    """A-ViT's ponder and distribution terms (Eq. 4.1), with the signs of the text or of the released code.
+
+    "text": -(alpha_d L_distr + alpha_p L_ponder). "code": the ponder term alone is negated. Ponder is N_k + r_k, mean
+    over tokens and images. L_distr is the divergence of the mean score a layer, over images and tokens, from a normal
+    distribution of depths (`prior_depth`, `prior_std`, in layers from 1); it has a value for a batch of one, too.
+    """
+
+    sign: Literal["text", "code"] = "code"
+    ponder_weight: float = 5e-4  # alpha_p
+    distribution_weight: float = 1e-3  # alpha_d
+    prior_depth: float = 8.0
+    prior_std: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_form(self.sign, "text", "code")
+
+    def __call__(self, look: Look) -> Tensor:
+        ponder = look.quantity("ponder").mean()
+        distribution = self.divergence(look.quantity("scores"))
+        sign = -1 if self.sign == "text" else 1
+        return sign * self.distribution_weight * distribution - self.ponder_weight * ponder
+
+    def divergence(self, scores: Tensor) -> Tensor:
+        """L_distr of halting scores [B, L, N]: KL of the prior and the mean score a layer, each of sum 1."""
+        depth = torch.arange(1, scores.shape[1] + 1, device=scores.device, dtype=scores.dtype)
+        prior = (-0.5 * ((depth - self.prior_depth) / self.prior_std).square()).softmax(0)  # [L]
+        found = scores.mean((0, 2))  # H, [L]
+        found = (found / found.sum()).clamp(min=1e-6)  # a layer that nothing reaches has no score
+        return (prior * (prior.log() - found.log())).sum()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaViTLoss:
+    """AdaViT's usage loss with targets of 0, negated (Eq. 4.3): of an image, then mean over the batch.
+
+    "text": squares of the three shares kept. "released": twice 1.1 times the shares of heads and blocks as they are,
+    and twice the square of that of patches, over the whole batch; heads count in blocks that run. (The released code
+    also adds the entropies of the probabilities of heads and blocks, weight 0.2, which a trace does not hold.)
+    """
+
+    form: Literal["text", "released"] = "text"
+
+    def __post_init__(self) -> None:
+        _check_form(self.form, "text", "released")
+
+    def __call__(self, look: Look) -> Tensor:
+        patches, heads, blocks = (look.quantity(name) for name in ("patches", "heads", "blocks"))
+        if self.form == "text":
+            return -sum(kept.flatten(1).mean(1).square() for kept in (patches, heads, blocks)).mean()
+        runs = (blocks.sum(-1, keepdim=True) > 0).to(heads).expand_as(heads)  # [B, L, H]
+        of_heads = (heads * runs).sum() / runs.sum().clamp(min=1)
+        return -2 * (1.1 * of_heads + 1.1 * blocks.mean() + patches.mean().square())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ATSLoss:
+    """How far the class token's attention is from uniform (Eq. 4.5), summed over heads, weighted by stage.
+
+    `weights` are one a stage; those of C.4 for DeiT-Ti, S and B are `ATS_WEIGHTS`. "text": the uniform share is 1 / N,
+    N with the class token; "released": N without. Mean over the batch.
+    """
+
+    weights: tuple[float, ...]
+    form: Literal["text", "released"] = "text"
+
+    def __post_init__(self) -> None:
+        _check_form(self.form, "text", "released")
+
+    def __call__(self, look: Look) -> Tensor:
+        attention = look.quantity("attention")  # A_1j of the patches: [B, S, heads, N]
+        if attention.shape[1] != len(self.weights):
+            raise EffbookError(
+                f"{len(self.weights)} weights for a victim with {attention.shape[1]} sampling stages",
+                "give one weight a stage",
+            )
+        tokens = attention.shape[-1] + (self.form == "text")
+        stages = (attention - 1 / tokens).square().sum((2, 3)).mean(0)  # [S]
+        return (stages * stages.new_tensor(self.weights)).sum()
+
+
+ATS_WEIGHTS = {
+    "deit_tiny": (1.0, 0.2, 0.2, 0.2, 0.01, 0.01, 0.01),
+    "deit_small": (1.0, 0.2, 0.05, 0.01, 0.005, 0.005, 0.005),
+    "deit_base": (2.0, 0.1, 0.02, 0.01, 0.005, 0.005, 0.005),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NonTargeted:
+    """NTAP: minus the cross-entropy with the true class."""
+
+    def __call__(self, look: Look) -> Tensor:
+        return -F.cross_entropy(look.outcome.logits, look.labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Targeted:
+    """TAP: the cross-entropy with one class for all images."""
+
+    target: int
+
+    def __call__(self, look: Look) -> Tensor:
+        logits = look.outcome.logits
+        if not 0 <= self.target < logits.shape[1]:
+            raise EffbookError(
+                f"the target class {self.target} is none of {logits.shape[1]}",
+                f"give one from 0 to {logits.shape[1] - 1}",
+            )
+        return F.cross_entropy(logits, torch.full_like(logits[:, 0], self.target, dtype=torch.long))
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithTask:
+    """A loss of the compute with +L_task (`preserve`) or -L_task added, the cross-entropy with the true class."""
+
+    compute: Loss
+    preserve: bool
+    weight: float = 1.0
+
+    def __call__(self, look: Look) -> Tensor:
+        task = F.cross_entropy(look.outcome.logits, look.labels)
+        return self.compute(look) + (self.weight if self.preserve else -self.weight) * task
+
+
+def _check_form(value: str, *forms: str) -> None:
+    if value not in forms:
+        raise EffbookError(f"{value!r} is no form of this loss", f"choose {' or '.join(map(repr, forms))}")
