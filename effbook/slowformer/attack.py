@@ -118,7 +118,7 @@ def optimise(
             with torch.no_grad():
                 for channel, projected in zip(channels, project(torch.stack(channels)), strict=True):
                     channel.copy_(projected)
-            losses.append(float(cost))
+            losses.append(float(cost.detach()))
             if watch is not None:
                 watch(step, losses[-1], torch.stack(channels).detach())
     return torch.stack(channels).detach(), losses
@@ -126,8 +126,8 @@ def optimise(
 
 def _gradients(cost: Tensor, channels: list[Tensor], step: int) -> list[Tensor]:
     """The gradient of one loss for each channel, after a look at whether there is one."""
-    if not math.isfinite(float(cost)):
-        raise EffbookError(f"the attack's loss is {float(cost)} at step {step}", "look at the images and the victim")
+    if not math.isfinite(value := float(cost.detach())):
+        raise EffbookError(f"the attack's loss is {value} at step {step}", "look at the images and the victim")
     found = torch.autograd.grad(cost, channels, allow_unused=True) if cost.requires_grad else [None]
     if any(gradient is None for gradient in found):
         raise EffbookError(

@@ -75,12 +75,12 @@ def defend(
                 images, labels = (x.to(device) for x in next(stream))
                 chosen = int(torch.randint(len(known), (), generator=generator(config.seed, _CHOICE, step)))
                 loss = objective(Look(victim, known[chosen](images), labels, clean=images))
-                if not math.isfinite(float(loss)):
-                    raise EffbookError(f"the defence's loss is {float(loss)} at step {step + 1}", "lower its rate")
+                losses.append(float(loss.detach()))
+                if not math.isfinite(losses[-1]):
+                    raise EffbookError(f"the defence's loss is {losses[-1]} at step {step + 1}", "lower its rate")
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 optimiser.step()
-                losses.append(float(loss))
                 if watch is not None:
                     watch(step + 1, losses[-1], len(known))
     finally:

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from slowformer.fakes import HIGH, LOW, Gate, Red, drawn
 from torch.utils.data import TensorDataset
 
 from effbook.errors import EffbookError
@@ -21,7 +22,6 @@ from effbook.slowformer import (
     train_patch,
 )
 from effbook.training.seeds import generator
-from slowformer.fakes import HIGH, LOW, Gate, Red, drawn
 
 SMALL = AttackConfig(patch_px=4, steps=30, batch=8, seed=3)
 IMAGES = drawn(24, 3, 12, 12, seed=1, most=0.3)
