@@ -14,6 +14,8 @@ _FROM = {
     "ATS": "ats",
     "AViT": "avit",
     "AViTConfig": "avit",
+    "AdaViT": "adavit",
+    "AdaViTConfig": "adavit",
     "AtsConfig": "ats",
     "Bound": "victim",
     "DecisionTrace": "victim",
@@ -26,6 +28,7 @@ _FROM = {
     "ponder_loss": "avit",
     "start_head": "training",
     "train_victim": "training",
+    "usage_loss": "adavit",
 }
 
 __all__ = list(_FROM)

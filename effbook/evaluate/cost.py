@@ -219,34 +219,31 @@ def _checked(what: str, counts: Tensor | float, most: int) -> Tensor:
 
 def _refuse_unknown(vit: nn.Module) -> None:
     """`EffbookError` for a ViT that computes what the closed form does not count."""
-    cause = ""
+    found: dict[str, bool] = {}
     try:
-        embed, blocks = vit.patch_embed, list(vit.blocks)
-        attentions, mlps = [b.attn for b in blocks], [b.mlp for b in blocks]
-        norms = [vit.norm_pre, vit.norm, vit.fc_norm, *(a.q_norm for a in attentions), *(a.k_norm for a in attentions)]
-        sizes = {
-            (a.num_heads, a.qkv.out_features, a.proj.in_features, m.fc1.out_features, m.fc2.in_features, type(a.q_norm))
-            for a, m in zip(attentions, mlps, strict=True)
+        embed, width = vit.patch_embed, vit.embed_dim
+        attn, mlp = [b.attn for b in vit.blocks], [b.mlp for b in vit.blocks]
+        always = [norm for b in vit.blocks for norm in (b.norm1, b.norm2)]
+        perhaps = [vit.norm_pre, vit.norm, vit.fc_norm, *(a.q_norm for a in attn), *(a.k_norm for a in attn)]
+        never = [embed.norm, *(getattr(part, "norm", nn.Identity()) for part in (*attn, *mlp))]
+        found = {
+            "norms other than LayerNorm": not all(isinstance(n, nn.LayerNorm) for n in always)
+            or not all(isinstance(n, nn.LayerNorm | nn.Identity) for n in perhaps),
+            "norms in its embedding, attention or MLPs": not all(isinstance(n, nn.Identity) for n in never),
+            "heads that do not add up to its width": any(a.qkv.out_features != 3 * width for a in attn),
+            "gated attention or MLPs": any(getattr(a, "gate", None) is not None for a in attn)
+            or any(m.fc1.out_features != m.fc2.in_features for m in mlp),
+            "blocks of different shapes": len({a.num_heads for a in attn}) != 1
+            or len({m.fc1.out_features for m in mlp}) != 1
+            or len({type(a.q_norm) for a in attn}) != 1,
+            "attention pooling or a second head": vit.attn_pool is not None or hasattr(vit, "head_dist"),
+            "a head of several layers": not isinstance(vit.head, nn.Linear | nn.Identity),
+            "patches or images that are not square": embed.img_size is None
+            or len({*embed.patch_size}) != 1
+            or len({*embed.img_size}) != 1,
         }
-        normed = [n for b in blocks for n in (b.norm1, b.norm2)]
-        extra = [embed.norm, *(a.norm for a in attentions), *(m.norm for m in mlps)]
-        if not all(isinstance(n, nn.LayerNorm) for n in normed) or not all(
-            isinstance(n, nn.LayerNorm | nn.Identity) for n in norms
-        ):
-            cause = "norms other than LayerNorm"
-        elif not all(isinstance(n, nn.Identity) for n in extra):
-            cause = "norms in its embedding, attention outputs or MLPs"
-        elif len(sizes) != 1 or sizes.pop()[1:4:2] != (3 * vit.embed_dim, mlps[0].fc2.in_features):
-            cause = "blocks of different sizes, heads that do not add up to its width, or gated MLPs"
-        elif any(getattr(a, "gate", None) is not None for a in attentions):
-            cause = "gated attention"
-        elif vit.attn_pool is not None or hasattr(vit, "head_dist"):
-            cause = "attention pooling or a second head"
-        elif not isinstance(vit.head, nn.Linear | nn.Identity):
-            cause = f"a head of type {type(vit.head).__name__}"
-        elif len(set(embed.patch_size)) != 1 or len(set(embed.img_size)) != 1:
-            cause = "patches or images that are not square"
     except AttributeError as error:
-        cause = f"not the parts of a timm VisionTransformer ({error})"
-    if cause:
-        raise EffbookError(f"The {type(vit).__name__} has {cause}", "take a plain timm VisionTransformer")
+        found = {f"not the parts of a timm VisionTransformer ({error})": True}
+    for cause, present in found.items():
+        if present:
+            raise EffbookError(f"The {type(vit).__name__} has {cause}", "take a plain timm VisionTransformer")
