@@ -24,6 +24,7 @@ _FROM = {
     "Judgement": "attack",
     "Look": "losses",
     "NonTargeted": "losses",
+    "OriginalLoss": "defence",
     "Patch": "patch",
     "Perturbation": "baselines",
     "Prompt": "suffix",

@@ -7,6 +7,7 @@
 A data set is a tensor [N, 3, H, W], or its items are images or (image, label): uint8, or floating in 0..1.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -94,6 +95,8 @@ def optimise(
     state stays as it was. Returns the values and each step's loss. Raises EffbookError for images of other sizes or
     ranges, for a loss that the values have no differentiable part in, and for one that is not finite.
     """
+    if config.noise and "generator" not in inspect.signature(victim.run).parameters:
+        raise EffbookError(f"{type(victim).__name__} decides without noise", "attack it without `noise`")
     device = device_of(victim)
     # One leaf a channel, for a rate a channel: in normalised space x = (levels / 255 - mean) / std all have one.
     channels = [channel.clone().to(device).requires_grad_() for channel in values]
@@ -110,7 +113,8 @@ def optimise(
             images, labels = next(stream)
             images, labels = images.to(device), labels.to(device)
             attacked = place(images, torch.stack(channels))
-            cost = loss(Look(victim, attacked, labels, clean=images))
+            noise = generator(config.seed, _VICTIM, step) if config.noise else None
+            cost = loss(Look(victim, attacked, labels, clean=images, noise=noise))
             gradients = _gradients(cost, channels, step)
             for channel, gradient in zip(channels, gradients, strict=True):
                 channel.grad = gradient

@@ -143,10 +143,10 @@ class DeSparsify:
     def kept(self, look: Look) -> Tensor:
         """The first term."""
         if self.victim == "avit":
-            return look.quantity("scores")[:, :-1].mean()  # the last layer halts every token anyway
+            return look.trace("scores").scores[:, :-1].mean()  # the last layer halts every token anyway
         if self.victim == "ats":
-            scores = look.quantity("scores")  # [B, S, N]
+            scores = look.trace("scores").scores  # [B, S, N]
             scores = scores / scores.sum(-1, keepdim=True)
-            return (torch.xlogy(scores, scores * scores.shape[-1]).sum(-1)).mean()
-        decisions = (look.quantity(name) for name in ("patches", "heads", "blocks"))
-        return sum((1 - made).square().mean() for made in decisions)
+            return torch.xlogy(scores, scores * scores.shape[-1]).sum(-1).mean()
+        trace = look.trace("patches", "heads", "blocks")
+        return sum((1 - made).square().mean() for made in (trace.patches, trace.heads, trace.blocks))

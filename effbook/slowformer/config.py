@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from effbook.errors import EffbookError
-from effbook.training.settings import check_choice, check_real, check_whole
+from effbook.training.settings import check_choice, check_flags, check_real, check_whole
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 STARTS = ("uniform", "released", "zero")
@@ -16,7 +16,8 @@ class AttackConfig:
 
     `learning_rate` is in normalised space: a step of AdamW moves a pixel of channel c by about
     `learning_rate` * `std`[c] * 255 levels. `start`: "uniform" over the 256 levels (the text), "released" is uniform
-    in -.5..0.5 of normalised space, "zero" is black. Raises EffbookError where a value is impossible. Source: 4.1.3.2,
+    in -.5..0.5 of normalised space, "zero" is black. `noise`: AdaViT's decisions have Gumbel noise during the attack, as
+    in the released code. Raises EffbookError where a value is impossible. Source: 4.1.3.2,
     4.1.5.1, C.4 and facts.
     """
 
@@ -29,6 +30,7 @@ class AttackConfig:
     start: Literal["uniform", "released", "zero"] = "uniform"
     mean: tuple[float, ...] = IMAGENET_MEAN  # of the normalised space in which the rate is told
     std: tuple[float, ...] = IMAGENET_STD
+    noise: bool = False
     seed: int = 0  # of the start, of the order of images and of what the victim draws
 
     def __post_init__(self) -> None:
@@ -36,6 +38,7 @@ class AttackConfig:
         check_whole(self, 1, "batch")
         check_real(self, 0, "learning_rate")
         check_choice(self, "start", STARTS)
+        check_flags(self, "noise")
         if len(self.mean) != len(self.std) or not self.std or min(self.std) <= 0:
             raise EffbookError(
                 f"mean {self.mean} and std {self.std} are no normalisation",

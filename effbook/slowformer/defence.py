@@ -5,12 +5,14 @@ What it gives is seen by an attack made anew, with another seed, on the defended
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
+from effbook.adaptive.training import TrainConfig, own_loss
 from effbook.errors import EffbookError
 from effbook.slowformer.attack import Data, as_dataset, batches, device_of, train_patch
 from effbook.slowformer.config import DefenceConfig
@@ -23,6 +25,17 @@ if TYPE_CHECKING:
     from effbook.adaptive.victim import Victim
 
 _CHOICE, _DRAWS = 6, 7  # what is drawn, as the number after the seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class OriginalLoss:
+    """The loss by which a victim of ours was trained: cross-entropy and its own terms, at the end of their ramp."""
+
+    config: TrainConfig
+
+    def __call__(self, look: Look) -> Tensor:
+        own = own_loss(look.victim, look.outcome.trace, config=self.config, progress=1.0)
+        return F.cross_entropy(look.outcome.logits, look.labels) + own
 
 
 class Defended(NamedTuple):
@@ -40,13 +53,15 @@ def defend(
     attack: Loss,
     config: DefenceConfig,
     patches: Sequence[Patch] = (),
+    groups: list[dict[str, Any]] | None = None,
     make: Make | None = None,
     watch: Callable[[int, float, int], None] | None = None,
 ) -> Defended:
     """Train a victim (a module) in place by its own loss, `objective`, on images that bear a patch of the set.
 
     At 0, 20, ... 80 % of each epoch a new patch is made by the loss `attack` against the victim as it then is, and
-    joins the set, which starts with `patches`. Each step draws one of the set, all as likely. `watch` gets the step
+    joins the set, which starts with `patches`. Each step draws one of the set, all as likely. `groups` are AdamW's
+    groups of parameters, for rates of their own; else all that need gradients have the config's. `watch` gets the step
     from 1, its loss, and how many patches there are. Raises EffbookError for a victim without parameters to train,
     fewer steps an epoch than patches, and for a loss that is not finite. Source: 4.1.4, C.4.
     """
@@ -61,7 +76,7 @@ def defend(
         )
     marks = {part * steps // config.patches_per_epoch for part in range(config.patches_per_epoch)}
     device = device_of(victim)
-    optimiser = torch.optim.AdamW(trained, config.learning_rate, weight_decay=config.weight_decay)
+    optimiser = torch.optim.AdamW(groups or trained, config.learning_rate, weight_decay=config.weight_decay)
     stream = batches(dataset, config.batch, seed=config.seed, make=make)
     known, losses = list(patches), []
     modes = {module: module.training for module in victim.modules()}

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from effbook.adaptive.adavit import usage_loss
+from effbook.adaptive.avit import distribution_loss, ponder_loss
 from effbook.errors import EffbookError
 
 if TYPE_CHECKING:
@@ -24,13 +26,22 @@ class Look:
     The victim runs once, when a loss first asks for it.
     """
 
-    def __init__(self, victim: "Victim", images: Tensor, labels: Tensor, *, clean: Tensor) -> None:
+    def __init__(
+        self,
+        victim: "Victim",
+        images: Tensor,
+        labels: Tensor,
+        *,
+        clean: Tensor,
+        noise: torch.Generator | None = None,  # of AdaViT's decisions; None: without
+    ) -> None:
         self.victim, self.images, self.clean, self._labels = victim, images, clean, labels
+        self._drawing = {} if noise is None else {"generator": noise}
 
     @cached_property
     def outcome(self) -> "Outcome":
         """What the victim does under masked execution, which is differentiable."""
-        return self.victim.run(self.images, execution="masked")
+        return self.victim.run(self.images, execution="masked", **self._drawing)
 
     @cached_property
     def surrogate(self) -> Tensor:
@@ -44,15 +55,16 @@ class Look:
             raise EffbookError("a loss of the task needs labels, and an image has none", "give (image, label) pairs")
         return self._labels
 
-    def quantity(self, name: str) -> Tensor:
-        """A differentiable quantity of the victim's trace. Raises EffbookError where it has none of this name."""
-        found: Any = getattr(self.outcome.trace, name, None)
-        if found is None:
-            raise EffbookError(
-                f"{type(self.victim).__name__} shows no {name} under masked execution",
-                "take the loss that was made for this victim, or SurrogateLoss",
-            )
-        return found
+    def trace(self, *names: str) -> Any:
+        """The victim's trace, if it shows these quantities. Raises EffbookError where it lacks one."""
+        trace = self.outcome.trace
+        for name in names:
+            if getattr(trace, name, None) is None:
+                raise EffbookError(
+                    f"{type(self.victim).__name__} shows no {name} under masked execution",
+                    "take the loss that was made for this victim, or SurrogateLoss",
+                )
+        return trace
 
 
 Loss = Callable[[Look], Tensor]
@@ -70,33 +82,24 @@ class SurrogateLoss:
 class AViTLoss:
     """A-ViT's ponder and distribution terms (Eq. 4.1), with the signs of the text or of the released code.
 
-    "text": -(alpha_d L_distr + alpha_p L_ponder). "code": the ponder term alone is negated. Ponder is N_k + r_k, mean
-    over tokens and images. L_distr is the divergence of the mean score a layer, over images and tokens, from a normal
-    distribution of depths (`prior_depth`, `prior_std`, in layers from 1); it has a value for a batch of one, too.
+    "text": -(alpha_d L_distr + alpha_p L_ponder). "code": the ponder term alone is negated. Both terms are those that
+    A-ViT is trained by, over tokens and images, and have a value for a batch of one, too.
     """
 
     sign: Literal["text", "code"] = "code"
     ponder_weight: float = 5e-4  # alpha_p
     distribution_weight: float = 1e-3  # alpha_d
-    prior_depth: float = 8.0
-    prior_std: float = 1.0
+    prior_depth: float = 8.0  # of the prior, in blocks from 1
+    prior_deviation: float = 1.0
 
     def __post_init__(self) -> None:
         _check_form(self.sign, "text", "code")
 
     def __call__(self, look: Look) -> Tensor:
-        ponder = look.quantity("ponder").mean()
-        distribution = self.divergence(look.quantity("scores"))
+        trace = look.trace("scores", "ponder")
+        distribution = distribution_loss(trace, depth=self.prior_depth, deviation=self.prior_deviation)
         sign = -1 if self.sign == "text" else 1
-        return sign * self.distribution_weight * distribution - self.ponder_weight * ponder
-
-    def divergence(self, scores: Tensor) -> Tensor:
-        """L_distr of halting scores [B, L, N]: KL of the prior and the mean score a layer, each of sum 1."""
-        depth = torch.arange(1, scores.shape[1] + 1, device=scores.device, dtype=scores.dtype)
-        prior = (-0.5 * ((depth - self.prior_depth) / self.prior_std).square()).softmax(0)  # [L]
-        found = scores.mean((0, 2))  # H, [L]
-        found = (found / found.sum()).clamp(min=1e-6)  # a layer that nothing reaches has no score
-        return (prior * (prior.log() - found.log())).sum()
+        return sign * self.distribution_weight * distribution - self.ponder_weight * ponder_loss(trace)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,12 +117,13 @@ class AdaViTLoss:
         _check_form(self.form, "text", "released")
 
     def __call__(self, look: Look) -> Tensor:
-        patches, heads, blocks = (look.quantity(name) for name in ("patches", "heads", "blocks"))
+        trace = look.trace("patches", "heads", "blocks")
         if self.form == "text":
-            return -sum(kept.flatten(1).mean(1).square() for kept in (patches, heads, blocks)).mean()
+            return -usage_loss(trace, patches=0, heads=0, blocks=0).mean()
+        heads, blocks = trace.heads, trace.blocks
         runs = (blocks.sum(-1, keepdim=True) > 0).to(heads).expand_as(heads)  # [B, L, H]
         of_heads = (heads * runs).sum() / runs.sum().clamp(min=1)
-        return -2 * (1.1 * of_heads + 1.1 * blocks.mean() + patches.mean().square())
+        return -2 * (1.1 * of_heads + 1.1 * blocks.mean() + trace.patches.mean().square())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +141,7 @@ class ATSLoss:
         _check_form(self.form, "text", "released")
 
     def __call__(self, look: Look) -> Tensor:
-        attention = look.quantity("attention")  # A_1j of the patches: [B, S, heads, N]
+        attention = look.trace("attention").attention  # A_1j of the patches: [B, S, heads, N]
         if attention.shape[1] != len(self.weights):
             raise EffbookError(
                 f"{len(self.weights)} weights for a victim with {attention.shape[1]} sampling stages",

@@ -278,6 +278,7 @@ def test_an_epoch_shows_each_image_once_and_the_next_in_another_order():
         ({"loss": lambda look: look.images.sub(look.images).sum().sqrt()}, "gradient is not finite at step 1"),
         ({"loss": NonTargeted()}, "a loss of the task needs labels, and an image has none"),
         ({"patch_px": -1}, "patch_px is -1"),
+        ({"noise": True}, "Red decides without noise; attack it without `noise`"),
         ({"start": "grey"}, "start is 'grey'; choose one of uniform, released, zero"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"mean": (0.5,)}, "are no normalisation"),
