@@ -93,7 +93,7 @@ def optimise(
 
     `place(images, values)` puts them into images [B, C, H, W]. Gradients reach the values alone; torch's global random
     state stays as it was. Returns the values and each step's loss. Raises EffbookError for images of other sizes or
-    ranges, for a loss that the values have no differentiable part in, and for one that is not finite.
+    ranges, for a loss that the values have no differentiable part in, that is flat, or that is not finite.
     """
     if config.noise and "generator" not in inspect.signature(victim.run).parameters:
         raise EffbookError(f"{type(victim).__name__} decides without noise", "attack it without `noise`")
@@ -107,6 +107,7 @@ def optimise(
     ]
     optimiser = torch.optim.AdamW(groups, weight_decay=0.0)
     losses: list[float] = []
+    felt = not config.steps or not values.numel()  # whether a gradient other than 0 was seen
     stream = batches(dataset, config.batch, seed=config.seed, make=make, workers=workers)
     with frozen(victim), seeded(config.seed, _VICTIM, device=device):
         for step in range(1, config.steps + 1):
@@ -118,6 +119,7 @@ def optimise(
             gradients = _gradients(cost, channels, step)
             for channel, gradient in zip(channels, gradients, strict=True):
                 channel.grad = gradient
+            felt = felt or any(bool(gradient.any()) for gradient in gradients)
             optimiser.step()
             with torch.no_grad():
                 for channel, projected in zip(channels, project(torch.stack(channels)), strict=True):
@@ -125,6 +127,11 @@ def optimise(
             losses.append(float(cost.detach()))
             if watch is not None:
                 watch(step, losses[-1], torch.stack(channels).detach())
+    if not felt:  # an attack that could not move is no sign of a robust victim
+        raise EffbookError(
+            f"the gradient was 0 for every pixel in all {config.steps} steps",
+            "give a victim whose cost is not flat, or another loss",
+        )
     return torch.stack(channels).detach(), losses
 
 

@@ -147,6 +147,7 @@ class DeSparsify:
         if self.victim == "ats":
             scores = look.trace("scores").scores  # [B, S, N]
             scores = scores / scores.sum(-1, keepdim=True)
-            return torch.xlogy(scores, scores * scores.shape[-1]).sum(-1).mean()
+            log_ratio = (scores * scores.shape[-1]).clamp(min=1e-12).log()  # tokens lost before have a score of 0
+            return (scores * log_ratio).sum(-1).mean()
         trace = look.trace("patches", "heads", "blocks")
         return sum((1 - made).square().mean() for made in (trace.patches, trace.heads, trace.blocks))

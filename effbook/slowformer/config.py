@@ -16,9 +16,8 @@ class AttackConfig:
 
     `learning_rate` is in normalised space: a step of AdamW moves a pixel of channel c by about
     `learning_rate` * `std`[c] * 255 levels. `start`: "uniform" over the 256 levels (the text), "released" is uniform
-    in -.5..0.5 of normalised space, "zero" is black. `noise`: AdaViT's decisions have Gumbel noise during the attack, as
-    in the released code. Raises EffbookError where a value is impossible. Source: 4.1.3.2,
-    4.1.5.1, C.4 and facts.
+    in -.5..0.5 of normalised space, "zero" is black. `noise`: AdaViT's decisions have Gumbel noise during the attack,
+    as in the released code. Raises EffbookError where a value is impossible. Source: 4.1.3.2, 4.1.5.1, C.4, facts.
     """
 
     patch_px: int = 64  # its side; 0 is no patch

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from mixed_devices import card
 from slowformer.fakes import HIGH, LOW, Gate, Red, drawn
 from torch.utils.data import TensorDataset
 
@@ -118,7 +119,7 @@ def test_an_attack_of_size_0_changes_nothing():
 
 
 def test_the_patch_is_the_same_for_all_images_and_what_is_beside_it_stays():
-    patch, _ = train(top_px=3, left_px=7)
+    patch, _ = train(top_px=3, left_px=7, loss=lambda look: -look.images.square().mean())
     pasted = patch(IMAGES)
     for image, before in zip(pasted, IMAGES, strict=True):
         assert torch.equal(image[:, 3:7, 7:11], patch.levels / 255)
@@ -213,6 +214,16 @@ def test_no_global_random_state_is_touched_and_the_same_seed_gives_the_same_patc
     assert not torch.equal(one.patch.levels, other.patch.levels)
 
 
+def test_no_operation_mixes_the_devices_of_victim_and_images():
+    found = []
+    with card():
+        for device in ("cpu", "card"):
+            victim = Gate().to(device)
+            patch, losses = train(victim, steps=3)
+            found.append((patch.levels.tolist(), losses, judge(victim, IMAGES, patch).success_percent))
+    assert found[0] == found[1]
+
+
 def test_bytes_and_pairs_and_lists_are_data_sets_too():
     as_bytes = (IMAGES * 255).round().byte()
     labels = torch.arange(24) % 2
@@ -299,6 +310,11 @@ class Hard(Red):
 def test_a_victim_without_a_differentiable_cost_is_told_so():
     with pytest.raises(EffbookError, match="no gradient for its images; give a victim whose `surrogate`"):
         train(Hard())
+
+
+def test_an_attack_that_could_not_move_is_not_taken_for_a_robust_victim():
+    with pytest.raises(EffbookError, match="the gradient was 0 for every pixel in all 30 steps"):
+        train(loss=lambda look: look.surrogate.mean() * 0)
 
 
 def test_a_patch_is_for_images_of_its_size():

@@ -42,7 +42,9 @@ def victim(kind):
         for p in vit.parameters():
             torch.nn.init.normal_(p, std=0.2)
         if kind == "avit":
-            return AViT(vit, config=AViTConfig(gate="linear", first_shift=0.0), **NORMALISED)
+            avit = AViT(vit, config=AViTConfig(gate="linear", first_shift=0.0), **NORMALISED)
+            torch.nn.init.normal_(avit.gate, std=0.1)
+            return avit
         if kind == "ats":
             return ATS(vit, config=AtsConfig(blocks=(0, 1)), **NORMALISED)
         adavit = AdaViT(vit, config=AdaViTConfig(start=0.0), **NORMALISED)
