@@ -24,7 +24,8 @@ class TrainConfig:
     AdamW has a rate each for the ViT, for the gates that a victim adds, and for their shifts (parameters so named).
     `trained` "head": the classifier alone. A-ViT: weights of Eq. 4.1 and of the prior, the prior's depth and
     deviation in blocks, and a budget, `target_depth`: the mean of N_k + r_k that may not be exceeded, which falls to it
-    from L + 1 over the first `ramp` of the steps. AdaViT: weight of Eq. 4.3, whose targets its own config holds. `erasing` is the probability of DeiT's random erasing. Raises EffbookError where a value is impossible.
+    from L + 1 over the first `ramp` of the steps. AdaViT: weight of Eq. 4.3, whose targets its own config holds.
+    `erasing` is the probability of DeiT's random erasing. Raises EffbookError where a value is impossible.
     """
 
     steps: int = 160

@@ -29,7 +29,9 @@ def check_vit(vit: nn.Module) -> None:
         "norms within attention outputs or MLPs": any(
             not isinstance(getattr(part, "norm", part), nn.Identity) for part in attentions + mlps
         ),
-        "norms that are no LayerNorm": any(type(n) is not LayerNorm for b in blocks for n in (b.norm1, b.norm2)),
+        "norms that are no LayerNorm": any(
+            type(getattr(b, name, None)) is not LayerNorm for b in blocks for name in ("norm1", "norm2")
+        ),
         "an embedding of another kind": type(vit.patch_embed) is not PatchEmbed
         or not isinstance(vit.patch_embed.norm, nn.Identity)
         or vit.dynamic_img_size,

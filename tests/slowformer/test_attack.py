@@ -5,7 +5,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-from mixed_devices import card
 from slowformer.fakes import HIGH, LOW, Gate, Red, drawn
 from torch.utils.data import TensorDataset
 
@@ -212,16 +211,6 @@ def test_no_global_random_state_is_touched_and_the_same_seed_gives_the_same_patc
     assert torch.equal(one.patch.levels, two.patch.levels)
     assert one.losses == two.losses
     assert not torch.equal(one.patch.levels, other.patch.levels)
-
-
-def test_no_operation_mixes_the_devices_of_victim_and_images():
-    found = []
-    with card():
-        for device in ("cpu", "card"):
-            victim = Gate().to(device)
-            patch, losses = train(victim, steps=3)
-            found.append((patch.levels.tolist(), losses, judge(victim, IMAGES, patch).success_percent))
-    assert found[0] == found[1]
 
 
 def test_bytes_and_pairs_and_lists_are_data_sets_too():
