@@ -112,7 +112,6 @@ teacher, student = (
 )
 distill(teacher, student, torch.rand(8, 3, 8, 8), settings=DistillSettings(epochs=1, batch=4))
 """
-<<<<<<< HEAD
 SLOWFORMER = """
 import torch
 from types import SimpleNamespace
@@ -128,11 +127,10 @@ class Red:
 images = torch.rand(8, 3, 8, 8)
 patch, _ = train_patch(Red(), images, loss=SurrogateLoss(), config=AttackConfig(patch_px=4, steps=2, batch=4))
 judge(Red(), images, patch)
-=======
+"""
 ADAPTIVE = """
 from effbook.adaptive import *
 AViTConfig(), AtsConfig(), AdaViTConfig(), TrainConfig()
->>>>>>> adaptive
 """
 COMMANDS = """
 from effbook import cli, experiments
@@ -144,13 +142,8 @@ DOOR = "from effbook import cli; cli.main({words!r})"
 
 @pytest.mark.parametrize(
     "code",
-<<<<<<< HEAD
-    [NOLA, COMPGS, CMSF, SIMREG, SLOWFORMER],
-    ids=["nola", "compgs and gaussians", "cmsf", "simreg", "slowformer"],
-=======
-    [NOLA, COMPGS, CMSF, SIMREG, ADAPTIVE],
-    ids=["nola", "compgs and gaussians", "cmsf", "simreg", "adaptive"],
->>>>>>> adaptive
+    [NOLA, COMPGS, CMSF, SIMREG, ADAPTIVE, SLOWFORMER],
+    ids=["nola", "compgs and gaussians", "cmsf", "simreg", "adaptive", "slowformer"],
 )
 def test_the_libraries_work_with_what_a_plain_installation_brings(code):
     done = run_with("", code)
