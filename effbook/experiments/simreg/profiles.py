@@ -89,9 +89,17 @@ DISTILLATION = {
         "precision": "bfloat16",
     },
 }
+
+
+def _smaller(recipe: Any) -> Any:
+    """A student a size smaller; none for the pair that Table 2.9 has a dash for."""
+    dash = recipe.student == "resnet50" and recipe.objective in ("regress", "regress-bn")
+    return SKIP if dash else SMALLER[recipe.student]
+
+
 EVALUATION = {
     "smoke": DISTILLATION["smoke"] | {"test_images": 40},
-    "mini": DISTILLATION["mini"] | {"test_images": 5_000},
+    "mini": DISTILLATION["mini"] | {"test_images": 5_000, "student": _smaller},
     "lab": DISTILLATION["lab"],
 }
 
