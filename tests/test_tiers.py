@@ -112,6 +112,26 @@ teacher, student = (
 )
 distill(teacher, student, torch.rand(8, 3, 8, 8), settings=DistillSettings(epochs=1, batch=4))
 """
+SLOWFORMER = """
+import torch
+from types import SimpleNamespace
+from effbook.slowformer import AttackConfig, SurrogateLoss, defend, judge, save_patch, train_perturbation, train_patch
+class Red:
+    def run(self, images, execution="dropped"):
+        share = self.surrogate(images).double()
+        return SimpleNamespace(logits=images.mean((2, 3)), macs=100 * share, usage={}, trace=None)
+    def surrogate(self, images):
+        return images[:, 0].mean((1, 2))
+    def bound(self):
+        return SimpleNamespace(low_macs=0.0, high_macs=100.0)
+images = torch.rand(8, 3, 8, 8)
+patch, _ = train_patch(Red(), images, loss=SurrogateLoss(), config=AttackConfig(patch_px=4, steps=2, batch=4))
+judge(Red(), images, patch)
+"""
+ADAPTIVE = """
+from effbook.adaptive import *
+AViTConfig(), AtsConfig(), AdaViTConfig(), TrainConfig()
+"""
 COMMANDS = """
 from effbook import cli, experiments
 experiments.load()
@@ -120,7 +140,11 @@ cli.main(["show", "fig-3.7", "--profile", "paper"])
 DOOR = "from effbook import cli; cli.main({words!r})"
 
 
-@pytest.mark.parametrize("code", [NOLA, COMPGS, CMSF, SIMREG], ids=["nola", "compgs and gaussians", "cmsf", "simreg"])
+@pytest.mark.parametrize(
+    "code",
+    [NOLA, COMPGS, CMSF, SIMREG, ADAPTIVE, SLOWFORMER],
+    ids=["nola", "compgs and gaussians", "cmsf", "simreg", "adaptive", "slowformer"],
+)
 def test_the_libraries_work_with_what_a_plain_installation_brings(code):
     done = run_with("", code)
     assert done.returncode == 0, done.stderr[-2000:]

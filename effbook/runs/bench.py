@@ -29,17 +29,20 @@ LEDGERS = (*SYSTEMS, "exhibits")  # the systems', and that of the commands which
 
 @dataclass(frozen=True)
 class FromRecords:
-    """A number that was read from records, with their paths below the records' folder."""
+    """A number that was read from records, with their paths below the records' folder; `each` are its seeds'."""
 
     value: float
     records: tuple[str, ...]
+    each: tuple[float, ...] = ()
 
     def map(self, function: Callable[[float], float]) -> "FromRecords":
         """Another number that follows from it."""
-        return FromRecords(function(self.value), self.records)
+        return FromRecords(function(self.value), self.records, tuple(function(one) for one in self.each))
 
     def __sub__(self, other: "FromRecords") -> "FromRecords":
-        return FromRecords(self.value - other.value, tuple(dict.fromkeys(self.records + other.records)))
+        read = tuple(dict.fromkeys(self.records + other.records))
+        paired = zip(self.each, other.each, strict=True) if len(self.each) == len(other.each) else ()
+        return FromRecords(self.value - other.value, read, tuple(a - b for a, b in paired))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,10 +169,12 @@ def ratio(a: float | FromRecords, b: float | FromRecords, unit: str) -> Ratio:
 
 
 def difference(a: FromRecords, b: FromRecords, unit: str) -> Ratio:
-    """a - b of two quantities that were read from records."""
+    """a - b of two quantities that were read from records, with the quartiles over their seeds."""
     gap = a - b
     sides = {"a": a.value, "b": b.value, "unit": unit, "sign": "-"}
-    return Ratio(value=gap.value, low=gap.value, high=gap.value, pairs=1, records=gap.records, **sides)
+    many = len(gap.each) > 1
+    low, _, high = statistics.quantiles(gap.each, n=4, method="inclusive") if many else [gap.value] * 3
+    return Ratio(value=gap.value, low=low, high=high, pairs=max(1, len(gap.each)), records=gap.records, **sides)
 
 
 def mean_of(metric: str, recipes: Sequence[Recipe], profile: str) -> FromRecords:
@@ -180,7 +185,8 @@ def mean_of(metric: str, recipes: Sequence[Recipe], profile: str) -> FromRecords
         remedy = f"run `effbook run {recipes[0].system} --profile {profile}` first"
         raise EffbookError(f"not every {name} of {profile} is recorded yet", remedy)
     places = tuple(f"{profile}/{one.system}/{records.path_of(one, profile).name}" for one in recipes)
-    return FromRecords(statistics.fmean(record.metrics[metric] for record in found), places)
+    each = tuple(record.metrics[metric] for record in found)
+    return FromRecords(statistics.fmean(each), places, each)
 
 
 def standing_of(paths: Sequence[str]) -> str:

@@ -117,6 +117,16 @@ def test_a_ratio_of_recorded_runs_names_its_records_and_is_as_stale_as_they_are(
     assert standing_of(names) == "stale"
 
 
+def test_a_difference_is_spread_over_its_seeds_pair_by_pair():
+    a = ledger.FromRecords(3.0, ("a",), (1.0, 3.0, 5.0))
+    b = ledger.FromRecords(1.0, ("b",), (1.0, 1.0, 1.0))
+    found = difference(a, b, "%")
+    assert (found.low, found.value, found.high, found.pairs) == (1.0, 2.0, 3.0, 3)
+    alone = difference(a, ledger.FromRecords(1.0, ("b",)), "%")
+    assert (alone.low, alone.high, alone.pairs) == (2.0, 2.0, 1)
+    assert (a - b).map(abs).each == (0.0, 2.0, 4.0)
+
+
 def test_what_was_measured_before_an_unforeseen_failure_is_kept():
     register_bench("nola", "first", lambda: ratio(1, 1, "ms"))
     register_bench("nola", "second", lambda: ratio(1, 0, "ms"))

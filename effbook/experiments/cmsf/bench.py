@@ -13,7 +13,7 @@ from effbook.runs.bench import FromRecords, Ratio, compare, difference, mean_of,
 
 SIZE, DIM, BATCH = 128_000, 512, 256  # of the bank and the batch with ResNet-50
 CLASSES = 1000
-STEPS, WARM_UP = 80, 3
+STEPS, WARM_UP = 240, 3
 
 
 def at_mini(name: str, **fields: object):  # -> Recipe
@@ -48,6 +48,28 @@ def step_beside_byol(method: str) -> Ratio:
     recipes = [at_mini("cmsf-overhead", method=one) for one in (method, "byol")]
     own, byol = (Side(dataclasses.replace(one, steps=STEPS + WARM_UP), device()) for one in recipes)
     pairs = [(own.step(), byol.step()) for _ in range(STEPS + WARM_UP)]
+    return of_pairs(pairs[WARM_UP:], "ms")
+
+
+def step_beside_plain() -> Ratio:
+    """Time of a whole step of CMSF_self over one forward and backward pass of the same encoder, of one view."""
+    import torch
+
+    from effbook.experiments.cmsf.inputs import new_encoder
+    from effbook.experiments.cmsf.overhead import Side
+
+    recipe = dataclasses.replace(at_mini("cmsf-overhead", method="cmsf-self"), steps=STEPS // 4 + WARM_UP)
+    own, encoder = Side(recipe, device()), new_encoder(recipe).to(device())
+    size_px = recipe.view_px or recipe.image_px
+    view = torch.randn(recipe.batch_size, 3, size_px, size_px, generator=torch.Generator().manual_seed(0)).to(device())
+    now = clock() or (lambda: (torch.cuda.synchronize(), time.perf_counter())[1])
+
+    def plain() -> float:
+        start = now()
+        encoder(view).sum().backward()
+        return 1000 * (now() - start)
+
+    pairs = [(own.step(), plain()) for _ in range(recipe.steps)]
     return of_pairs(pairs[WARM_UP:], "ms")
 
 
@@ -242,6 +264,7 @@ XENT, TOP10, TOPALL = {"method": "xent"}, {"method": "cmsf-sup", "k": 10}, {"met
 register_bench("cmsf", "step: CMSF_self / BYOL-asym", lambda: step_beside_byol("cmsf-self"), "<= 1.04", "1.021")
 register_bench("cmsf", "step: MSF / BYOL-asym", lambda: step_beside_byol("msf"), "<= 1.02", "1.007")
 register_bench("cmsf", "step: BYOL-asym / itself", lambda: step_beside_byol("byol"))
+register_bench("cmsf", "step: CMSF_self / forward and backward of its encoder", step_beside_plain)
 for _name, _k in (("M", 5), ("M'", 5), ("same label", 10), ("pseudo-label", 10)):
     register_bench(
         "cmsf",
