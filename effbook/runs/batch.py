@@ -45,13 +45,13 @@ def execute_all(pairs: Sequence[Pair], *, jobs: int = 1, fresh: bool = False, qu
         display.say(f"{len(done)} of {len(done) + len(to_do)} runs are recorded{note}")
     since = datetime.now(UTC) if fresh else None  # of the whole batch: runs that share a training train it once
     failures: list[tuple[Recipe, Exception]] = []
-    seconds = seconds_of(to_do)
+    seconds = {pair: max(1.0, estimate) for pair, estimate in seconds_of(to_do).items()}  # a kept one is read in 0
     start, planned, spent = time.monotonic(), sum(seconds.values()), 0.0
     with nullcontext() if quiet or not to_do else display.live():
         for count, (pair, outcome) in enumerate(_outcomes(to_do, jobs, since, quiet, display), 1):
             recipe, profile = pair
             spent += seconds[pair]
-            left = (time.monotonic() - start) / max(spent, 1e-9) * (planned - spent)
+            left = (time.monotonic() - start) / spent * (planned - spent)
             line = f"[{count}/{len(to_do)}] {recipe.name} {recipe.key} seed {recipe.seed} ({profile}): "
             if isinstance(outcome, Exception):
                 failures.append((recipe, outcome))

@@ -33,6 +33,18 @@ def test_several_runs_go_on_past_one_that_fails(folders, monkeypatch, capsys):
     assert "2 of 3 runs are recorded" in capsys.readouterr().err
 
 
+def test_the_time_left_is_no_age_where_the_first_runs_cost_nothing(folders, monkeypatch, capsys):
+    from effbook.runs import batch
+
+    pairs = [(Tiny(seed=seed, steps=3), "smoke") for seed in range(3)]
+    estimates = dict(zip(pairs, (0.0, 0.0, 40.0), strict=True))
+    monkeypatch.setattr(batch, "seconds_of", lambda _: estimates)
+    execute_all(pairs, quiet=True)
+    told = capsys.readouterr().err
+    assert "[1/3]" in told
+    assert " h left" not in told
+
+
 @pytest.mark.slow
 def test_jobs_run_in_processes_of_their_own_and_give_the_same_records(folders, tmp_path, monkeypatch):
     log = tmp_path / "log"
