@@ -27,6 +27,7 @@ def main() -> None:
     sys.meta_path = [finder for finder in sys.meta_path if "Editable" not in getattr(finder, "__name__", "")]
     engine = "effbook.runs" if importlib.util.find_spec("effbook.runs") else "effbook.experiments"
     importlib.import_module(f"effbook.experiments.{request['chapter']}")
+    importlib.import_module("effbook.experiments").load()  # a recipe may depend on one of another chapter
     recipe_module = importlib.import_module(f"{engine}.recipe")
     surroundings = _surroundings(engine)
     code = importlib.import_module(f"{engine}.{'code' if engine == 'effbook.runs' else 'fingerprint'}")

@@ -18,7 +18,7 @@ from effbook.errors import EffbookError
 from effbook.runs import records
 from effbook.runs.execute import execute
 from effbook.runs.machine import THREAD_VARIABLES
-from effbook.runs.recipe import Recipe, make
+from effbook.runs.recipe import Recipe, make, recipe_class, recipe_names
 from effbook.runs.records import Record
 
 
@@ -33,7 +33,7 @@ class Worker:
         """The record of a run in the process. Raises EffbookError where the process was killed."""
         process = self._process = self._process or self._started()
         order = {
-            "module": type(recipe).__module__,
+            "modules": [type(recipe).__module__, *_ours()],
             "name": recipe.name,
             "fields": recipe.fields,
             "profile": profile,
@@ -76,6 +76,12 @@ class Worker:
         return subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment, text=True, encoding="utf-8")
 
 
+def _ours() -> list[str]:
+    """The modules of all recipes of this package: a run may depend on one of another chapter."""
+    package = __name__.partition(".")[0] + "."
+    return sorted({found for name in recipe_names() if (found := recipe_class(name).__module__).startswith(package)})
+
+
 def _death(process: subprocess.Popen) -> EffbookError:
     """What to say of a process that ended without an answer."""
     status = process.wait()
@@ -91,7 +97,8 @@ def _death(process: subprocess.Popen) -> EffbookError:
 def _answer(order: dict[str, Any]) -> dict[str, str]:
     """Do one run; {} where its record is there."""
     try:
-        importlib.import_module(order["module"])
+        for module in order["modules"]:
+            importlib.import_module(module)
         recipe = make(order["name"], **order["fields"])
         since = order["fresh_since"] and datetime.fromisoformat(order["fresh_since"])
         execute(recipe, profile=order["profile"], fresh_since=since, quiet=True)

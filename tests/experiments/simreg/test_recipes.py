@@ -22,6 +22,7 @@ from effbook.experiments.simreg.evaluations import (
     TransferMeanRecipe,
 )
 from effbook.experiments.simreg.training import DistillRecipe
+from effbook.runs.batch import execute_all
 from effbook.runs.execute import execute
 from effbook.runs.profiles import scale
 from effbook.runs.recipe import Context
@@ -101,6 +102,14 @@ def test_at_lab_the_teachers_are_larger_than_the_students():
     recipe = scale(DistillRecipe(), "lab")
     assert recipe.student == "resnet18"
     assert recipe.taught()["own-msf"].encoder == "resnet50"
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own_knows_the_other_chapters_recipes_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("EFFBOOK_RECORDS", str(tmp_path / "records"))
+    pairs = [(smoke(NearestRecipe, seed=seed), "smoke") for seed in range(2)]
+    found = execute_all(pairs, jobs=2, quiet=True)
+    assert [record.recipe.fields["teachers"] for record in found] == [["own-msf"]] * 2
 
 
 def test_a_distance_is_two_minus_two_cosines_between_the_heads_output_and_the_teachers_features(kept):
