@@ -14,12 +14,21 @@ def register_commands(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def plan(what: What, profile: Profile = "mini", seeds: Seeds = None) -> None:
+def plan(
+    what: What,
+    profile: Profile = "mini",
+    seeds: Seeds = None,
+    each: Annotated[
+        bool, typer.Option("--each", help="A line for each run, with its key, in place of its row.")
+    ] = False,
+) -> None:
     """The runs to do, recorded or not, with an estimate of hours, GPU memory and disk."""
     from effbook.cli import tables
+    from effbook.exhibits.register import places_of
     from effbook.runs.plan import plan as planned
 
-    tables.show_plan(planned(_pairs(what, profile, seeds)), profile)
+    found = planned(_pairs(what, profile, seeds))
+    tables.show_plan(found, profile, None if each else places_of(profile))
 
 
 def run(

@@ -1,27 +1,38 @@
 """The tables that the commands print."""
 
+import collections
+
 from rich.console import Console
 from rich.table import Table
 
 from effbook.runs.bench import Line, standing_of
 from effbook.runs.machine import GIB
-from effbook.runs.plan import Plan
+from effbook.runs.plan import Plan, PlannedRun
 from effbook.runs.progress import duration
 from effbook.runs.prune import Item
+from effbook.runs.recipe import Recipe
 
 
-def show_plan(plan: Plan, profile: str) -> None:
-    """The runs of a plan, and the sums of those to do."""
+def show_plan(plan: Plan, profile: str, places: dict[Recipe, tuple[str, str]] | None) -> None:
+    """The runs of a plan, and the sums of those to do: by exhibit and row, or one by one without `places`."""
     table = Table(title=f"Runs under {profile}")
     for column, side in (("run", "left"), ("seed", "right"), ("state", "left"), ("time", "right")):
         table.add_column(column, justify=side)
     table.add_column("GPU GiB", justify="right")
     table.add_column("missing here")
-    for run in plan.runs:
-        gpu = f"{run.cost.gpu_bytes / GIB:.0f}" if run.cost.gpu_bytes else ""
-        name = f"{run.recipe.name} {run.recipe.key}"
-        cells = (name, str(run.recipe.seed), run.state, duration(run.seconds), gpu, ", ".join(run.lacks))
-        table.add_row(*cells)
+    if places is None:
+        for run in plan.runs:
+            table.add_row(f"{run.recipe.name} {run.recipe.key}", *_told([run]))
+    else:
+        groups: dict[str, dict[tuple[str, str], list[PlannedRun]]] = {}
+        for run in plan.runs:
+            exhibit, row = places.get(run.recipe, ("of no exhibit's own", ""))
+            groups.setdefault(exhibit, {}).setdefault((row, run.recipe.name), []).append(run)
+        for exhibit, rows in groups.items():
+            table.add_section()
+            table.add_row(f"[bold]{exhibit}", *_told([run for runs in rows.values() for run in runs]))
+            for (row, name), runs in rows.items():
+                table.add_row(f"  {row}: {name}" if row else f"  {name}", *_told(runs))
     console = Console()
     console.print(table)
     to_do = sum(run.to_do for run in plan.runs)
@@ -34,6 +45,18 @@ def show_plan(plan: Plan, profile: str) -> None:
     )
     if plan.unknown:
         console.print(f"No manifest tells the size of {', '.join(plan.unknown)}.", highlight=False)
+
+
+def _told(runs: list[PlannedRun]) -> tuple[str, ...]:
+    """Seeds, states, time of those to do, GPU memory and what is missing, of runs that share a line."""
+    states = collections.Counter(run.state for run in runs)
+    told = ", ".join(state if len(runs) == 1 else f"{count} {state}" for state, count in states.items())
+    gpu = max(run.cost.gpu_bytes for run in runs)
+    lacks = ", ".join(dict.fromkeys(lack for run in runs for lack in run.lacks))
+    seeds = sorted({run.recipe.seed for run in runs})
+    many = f"{seeds[0]}-{seeds[-1]}" if len(seeds) > 1 else f"{seeds[0]}"
+    time = duration(sum(run.seconds for run in runs if run.to_do)) if any(run.to_do for run in runs) else ""
+    return many, told, time, f"{gpu / GIB:.0f}" if gpu else "", lacks
 
 
 def show_data() -> None:

@@ -177,6 +177,19 @@ def recipes_of_exhibit(found: Exhibit, profile: str, *, arithmetic: bool | None 
     return list(runs)
 
 
+def places_of(profile: str) -> dict[Recipe, tuple[str, str]]:
+    """The exhibit and the row that first ask for each run under a profile, in the order of the book."""
+    experiments.load()
+    places: dict[Recipe, tuple[str, str]] = {}
+    for found in register().values():
+        for row in found.rows:
+            for column in found.columns:
+                for recipe in (recipe_of(found, row, column), unit_of(column)):
+                    for run in runs_of(recipe, profile) if recipe is not None else ():
+                        places.setdefault(run, (found.id, row.name))
+    return places
+
+
 def recipes_of(what: str, profile: str) -> list[Recipe]:
     """The runs that `what` stands for, scaled to `profile`, one a seed, without doubles.
 

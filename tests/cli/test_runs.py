@@ -1,5 +1,7 @@
 """Planning, running and measuring: what is asked is done, shown, and its failure told by the exit status."""
 
+import importlib
+
 from effbook import experiments
 from effbook.runs import bench as ledger
 from effbook.runs import records
@@ -46,6 +48,19 @@ def test_plan_runs_nothing_and_sums(door, effbook):
     assert status == 0
     assert "2 runs, 0 recorded (0 stale), 2 to do" in out
     assert records.all_records("mini") == []
+
+
+def test_plan_groups_runs_by_exhibit_and_row_or_lists_each(door, effbook, monkeypatch):
+    register = importlib.import_module("effbook.exhibits.register")
+    monkeypatch.setattr(register, "places_of", lambda _: {door(seed=seed): ("tab-0.1", "oak") for seed in range(2)})
+    key = door(seed=0).key
+    grouped, single = (effbook("plan", "tab-0.1", *more)[1] for more in ((), ("--each",)))
+    assert "tab-0.1" in grouped
+    assert "oak: door" in grouped
+    assert grouped.count("2 to do") == 3  # of the exhibit, of its row, of all
+    assert "0-1" in grouped
+    assert key not in grouped
+    assert key in single
 
 
 def test_a_run_that_fails_is_one_sentence_with_its_traceback_only_under_debug(door, effbook, monkeypatch):
