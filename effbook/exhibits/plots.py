@@ -1,5 +1,6 @@
 """Plots of an exhibit: reported beside measured, on one axis under `paper` only, and curves of figures."""
 
+import textwrap
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -13,12 +14,14 @@ from effbook.exhibits.theme import INK, themed
 
 MOST_COLUMNS = 3
 MOST_ROWS = 14
+LONGEST_NAME = 34  # letters in a line
+WIDTH_INCHES = 7.4  # of a page's text, so that letters come out as large as they are drawn
 
 
 def reported_beside_measured(
     exhibit_id: str | Exhibit, profile: str, columns: Sequence[str] | None = None, look: Look | None = None
 ) -> Figure | None:
-    """A figure with one row of panels a column: the reported values, and the measured ones with their 95 % intervals.
+    """A figure, a row of panels for each column: the reported values, and the measured ones with their 95 % intervals.
 
     Under `paper` both stand on one axis; under any other profile each has its own, for the values are not comparable.
     `columns` are ids; by default the first that are measured, or reported if none is. None if there is nothing to draw.
@@ -63,10 +66,10 @@ def _dots(table: Table, columns: list[Column]) -> Figure:
         rows = with_ours
     reported = any(row.values.get(c.id) for row in rows for c in columns)
     panels = 1 if paper or not (with_ours and reported) else 2
-    figure = Figure(figsize=(3.4 * panels * len(columns) + 1.6, 0.32 * len(rows) + 1.3), layout="constrained")
-    axes = figure.subplots(1, panels * len(columns), sharey=True, squeeze=False)[0]
-    for i, column in enumerate(columns):
-        left, right = axes[panels * i], axes[panels * i + panels - 1]
+    size = (WIDTH_INCHES if panels == 2 else 0.7 * WIDTH_INCHES, len(columns) * (0.3 * len(rows) + 1.2))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(columns), panels, sharey=True, squeeze=False)
+    for (left, *_, right), column in zip(axes[:, [0, -1]], columns, strict=True):
         if reported:
             _reported(left, rows, column)
         if with_ours:
@@ -85,8 +88,9 @@ def _dots(table: Table, columns: list[Column]) -> Figure:
             axis.set_xlabel(f"{unit.strip()} {arrow}".strip())
             if column.arithmetic:
                 axis.set_xscale("log")
-    axes[0].set_yticks(range(len(rows)), names(found, rows))
-    axes[0].set_ylim(len(rows) - 0.5, -0.5)
+    for axis in axes[:, 0]:
+        axis.set_yticks(range(len(rows)), [textwrap.fill(name, LONGEST_NAME) for name in names(found, rows)])
+    axes[0, 0].set_ylim(len(rows) - 0.5, -0.5)
     return figure
 
 

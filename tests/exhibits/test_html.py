@@ -169,6 +169,16 @@ def test_reported_and_measured_share_an_axis_under_paper_only(monkeypatch, tmp_p
     assert titles("mini") == ["Acc.\nreported", "Acc.\nmeasured [mini]"]
 
 
+def test_a_plot_of_several_columns_is_no_wider_than_a_page_and_its_letters_stay_legible():
+    figure = plots.reported_beside_measured("tab-2.8", "mini")
+    assert len(figure.axes) in (3, 6)  # with records there are measured ones, too
+    assert figure.get_size_inches()[0] <= plots.WIDTH_INCHES
+    labels = [label for axis in figure.axes for label in (*axis.get_xticklabels(), *axis.get_yticklabels())]
+    assert min(label.get_fontsize() for label in labels) >= 9
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert max(len(line) for name in names for line in name.splitlines()) <= plots.LONGEST_NAME
+
+
 def test_plotting_leaves_the_settings_outside_as_they_were():
     import matplotlib as mpl
 
