@@ -70,8 +70,11 @@ def _dots(table: Table, columns: list[Column]) -> Figure:
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(columns), panels, sharey=True, squeeze=False)
     for (left, *_, right), column in zip(axes[:, [0, -1]], columns, strict=True):
-        if reported:
+        if any(row.values.get(column.id) for row in rows):
             _reported(left, rows, column)
+        elif panels == 2:
+            left.text(0.5, 0.5, "no value printed", ha="center", va="center", transform=left.transAxes)
+            left.set_xticks([])
         if with_ours:
             _measured(right, rows, column, table, offset=0.18 if paper and reported else 0.0)
         name = f"{column.group} {column.label}".strip()

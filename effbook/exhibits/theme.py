@@ -45,9 +45,22 @@ def themed() -> Iterator[None]:
         mpl.rcParams.update({key: value for key, value in RC.items() if key in mpl.rcParams})
         try:
             yield
+            _settle_colours()
         finally:
             interactive = mpl.is_interactive()
     mpl.interactive(interactive)  # a notebook's backend, which starts at the first figure, sets it: plots then show
+
+
+def _settle_colours() -> None:
+    """Look up the colours of lines and texts of all open figures: "C0" is else looked up when the palette is gone."""
+    from matplotlib._pylab_helpers import Gcf
+    from matplotlib.colors import to_rgba
+    from matplotlib.lines import Line2D
+    from matplotlib.text import Text
+
+    for manager in Gcf.get_all_fig_managers():
+        for artist in manager.canvas.figure.findobj(lambda one: isinstance(one, Line2D | Text)):
+            artist.set_color(to_rgba(artist.get_color()))
 
 
 def html(figure: Figure, alt: str) -> str:

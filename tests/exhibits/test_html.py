@@ -179,6 +179,20 @@ def test_a_plot_of_several_columns_is_no_wider_than_a_page_and_its_letters_stay_
     assert max(len(line) for name in names for line in name.splitlines()) <= plots.LONGEST_NAME
 
 
+def test_colours_by_number_are_the_palettes_after_the_look_is_gone_too():
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+    from matplotlib.colors import to_rgba
+
+    with theme.themed():
+        figure, axis = plt.subplots()
+        (line,) = axis.plot([0, 1], [0, 1], "o-", color="C2")
+        text = axis.text(0, 0, "here", color="C3")
+    plt.close(figure)
+    palette = [to_rgba(colour) for colour in sns.color_palette(theme.PALETTE)]
+    assert [line.get_color(), line.get_markerfacecolor(), text.get_color()] == [palette[2], palette[2], palette[3]]
+
+
 def test_plotting_leaves_the_settings_outside_as_they_were():
     import matplotlib as mpl
 
