@@ -76,7 +76,13 @@ def test_a_run_that_the_system_kills_is_named_and_the_others_go_on(folders, monk
 
 
 def test_a_failure_in_a_process_travels_as_its_sentence(folders, monkeypatch):
-    order = {"module": "tiny_recipe", "name": "tiny", "fields": {"steps": 3}, "profile": "smoke", "fresh_since": None}
+    order = {
+        "modules": ["tiny_recipe"],
+        "name": "tiny",
+        "fields": {"steps": 3},
+        "profile": "smoke",
+        "fresh_since": None,
+    }
     monkeypatch.setenv("TINY_NAN_AT", "2")
     told = worker._answer(order)
     assert told["cause"] == "the loss became nan at step 2"
