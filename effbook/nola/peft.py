@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from effbook.errors import EffbookError
 from effbook.nola.basis import Basis, generate, stream_of
 from effbook.nola.config import NOLASettings
-from effbook.nola.factors import Factors, SharedBasis
+from effbook.nola.factors import SharedBasis
 from effbook.nola.layer import (
     _require_floating,
     add_low_rank,
@@ -36,6 +36,7 @@ from effbook.nola.layer import (
     is_linear,
     matrix_shape,
 )
+from effbook.nola.peft_factors import PeftFactors, PeftSharedBasis
 from effbook.nola.peft_weighted import weighted
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -104,29 +105,6 @@ class NOLAConfig(PeftConfig):
 
 class BrokenAdapterError(EffbookError, ValueError):
     """An adapter that isn't finite; a ValueError, too, as peft's methods raise one."""
-
-
-class PeftFactors(Factors):
-    """`Factors` as peft's wrapping policy for FSDP knows a layer that trains: by its weight."""
-
-    @property
-    def weight(self) -> nn.Parameter:
-        return self.alpha
-
-
-class PeftSharedBasis(SharedBasis):
-    """`SharedBasis` that leaves every layer to itself where FSDP gathers coefficients only as a layer begins."""
-
-    def _begin(self, model: nn.Module, *args: Any) -> None:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            from torch.distributed.fsdp import FullyShardedDataParallel
-            from torch.distributed.tensor import DTensor
-
-            sharded = any(isinstance(m, FullyShardedDataParallel) for m in model.modules())
-            if sharded or any(isinstance(m.alpha, DTensor) for m in self.members):
-                self._ready, self._running = {}, False
-                return
-        super()._begin(model, *args)
 
 
 class NOLAPeftLinear(nn.Module, BaseTunerLayer):
