@@ -14,6 +14,7 @@ import torch.distributed as dist
 from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils.other import fsdp_auto_wrap_policy
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullStateDictConfig, FullyShardedDataParallel, StateDictType, fully_shard
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from torch.distributed.tensor import DTensor
@@ -22,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from effbook.nola.peft import NOLAConfig
 
 X = torch.linspace(-1, 1, 4 * 12).sin().reshape(4, 12)
+CPU = torch.device("cpu")
 KEPT = {"own": {}, "shared": {"shared_basis": True}, "anew": {"regenerate": True}}
 
 
@@ -42,7 +44,6 @@ def fresh(**fields):
 
 
 def step(model, x):
-    """One step of training; float64 doesn't matter, as the sums are small."""
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.3)
     model(x).square().mean().backward()
     optimizer.step()
@@ -53,23 +54,26 @@ def ddp(model):
 
 
 def fsdp_blocks(model):
-    return FullyShardedDataParallel(model, auto_wrap_policy=ModuleWrapPolicy({Block}), use_orig_params=True)
+    policy = ModuleWrapPolicy({Block})
+    return FullyShardedDataParallel(model, auto_wrap_policy=policy, use_orig_params=True, device_id=CPU)
 
 
 def fsdp_whole(model):
-    return FullyShardedDataParallel(model, use_orig_params=True)
+    return FullyShardedDataParallel(model, use_orig_params=True, device_id=CPU)
 
 
 def fsdp_as_peft_wraps(model):
     """peft's own policy, which a Trainer takes: what trains is a unit of its own, so that units needn't mix."""
     os.environ["FSDP_TRANSFORMER_CLS_TO_WRAP"] = "Block"
-    return FullyShardedDataParallel(model, auto_wrap_policy=fsdp_auto_wrap_policy(model), use_orig_params=False)
+    policy = fsdp_auto_wrap_policy(model)
+    return FullyShardedDataParallel(model, auto_wrap_policy=policy, use_orig_params=False, device_id=CPU)
 
 
 def fsdp_2(model):
+    mesh = init_device_mesh("cpu", (2,))
     for block in model.get_base_model():
-        fully_shard(block)
-    return fully_shard(model)
+        fully_shard(block, mesh=mesh)
+    return fully_shard(model, mesh=mesh)
 
 
 def trained(wrapped):
@@ -107,7 +111,7 @@ def process(rank, folder):
             for kept, fields in KEPT.items():
                 check(f"{wrap.__name__}, {kept}", wrap, fields)
                 if rank == 0:
-                    print(wrap.__name__, kept, flush=True)
+                    print(f"{wrap.__name__}, {kept}: alike", flush=True)
     finally:
         dist.destroy_process_group()
 
