@@ -43,7 +43,8 @@ SEVERAL = [
     ("NOLA different", "nola", NOLAConfig, LIN0, LIN1),
     ("NOLA shared", "nola", NOLAConfig, LIN0 | {"shared_basis": True}, LIN0 | {"shared_basis": True, "seed": 1}),
 ]
-DECODERS = [(NOLAConfig, {**SMALL, "task_type": "CAUSAL_LM", "target_modules": None})]
+DECODER = {**SMALL, "task_type": "CAUSAL_LM", "target_modules": None}
+DECODERS = [(NOLAConfig, DECODER), (NOLAConfig, {**DECODER, "shared_basis": True})]
 
 WIDTH = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 1000}
 WIDTH |= {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
