@@ -5,7 +5,12 @@ arithmetic is that of `effbook.nola.layer`; here is only what `peft` asks of a m
 the coefficients and the config with its seed.
 """
 
-from dataclasses import dataclass, field
+import math
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,17 +24,22 @@ from peft.utils import (
 from torch import Tensor, nn
 
 from effbook.errors import EffbookError
+from effbook.nola.basis import Basis, generate, stream_of
 from effbook.nola.config import NOLASettings
-from effbook.nola.factors import Factors, SharedBasis
+from effbook.nola.factors import SharedBasis
 from effbook.nola.layer import (
+    _require_floating,
     add_low_rank,
     add_to_weight,
-    compute_dtype,
     device_of,
     is_conv1d,
     is_linear,
     matrix_shape,
 )
+from effbook.nola.peft_factors import PeftFactors, PeftSharedBasis
+from effbook.nola.peft_weighted import weighted
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def _add_peft_type(name: str) -> PeftType:
@@ -51,7 +61,8 @@ class NOLAConfig(PeftConfig):
     """NOLA's settings (`effbook.nola.NOLASettings`, with the rank called r as in LoraConfig) and where they apply.
 
     `target_modules` as for LoRA: a list of name endings or one regular expression; None takes LoRA's choice for the
-    architecture. `bias`: none, all or nola_only. Raises EffbookError for an impossible value.
+    architecture. `bias`: none, all or nola_only. With `init_weights` False, as elsewhere in peft, the coefficients
+    start at random numbers, after `torch.initial_seed()`: for tests. Raises EffbookError for an impossible value.
     """
 
     r: int = 8
@@ -70,6 +81,7 @@ class NOLAConfig(PeftConfig):
     layers_pattern: list[str] | str | None = None
     modules_to_save: list[str] | None = None
     bias: str = "none"
+    init_weights: bool = True
     fan_in_fan_out: bool = field(default=False, metadata={"help": "accepted as in LoraConfig; found out by itself"})
 
     def __post_init__(self) -> None:
@@ -91,6 +103,10 @@ class NOLAConfig(PeftConfig):
         return NOLASettings(rank=self.r, **{name: getattr(self, name) for name in names})
 
 
+class BrokenAdapterError(EffbookError, ValueError):
+    """An adapter that isn't finite; a ValueError, too, as peft's methods raise one."""
+
+
 class NOLAPeftLinear(nn.Module, BaseTunerLayer):
     """A linear layer (nn.Linear, Conv1D, or quantised) with any number of NOLA adapters beside it."""
 
@@ -104,12 +120,19 @@ class NOLAPeftLinear(nn.Module, BaseTunerLayer):
         self.merged_adapters: list[str] = []
         self._disable_adapters = False
 
-    def add(self, adapter: str, settings: NOLASettings, name: str, shared: SharedBasis | None) -> None:
+    def add(self, adapter: str, config: NOLAConfig, name: str, shared: SharedBasis | None) -> None:
         """Put another adapter here; `name` is the layer's name in the base model."""
         base = self.get_base_layer()
-        place = {"device": device_of(base), "dtype": compute_dtype(base)}
+        _, dtype = self._get_base_layer_device_and_dtype(base)  # peft casts to float32 later, where it is asked to
+        place = {"device": device_of(base), "dtype": dtype if dtype in DTYPES else torch.float32}
         size = (self.in_features, self.out_features)
-        self.nola_factors[adapter] = Factors(*size, settings=settings, name=name, shared=shared, **place)
+        new = PeftFactors(*size, settings=config.settings(), name=name, shared=shared, **place)
+        if not config.init_weights:
+            for side, p in (("A", new.alpha), ("B", new.beta)):
+                stream = stream_of(f"{torch.initial_seed()}/{name}/{side}")
+                row = Basis(seed=config.seed, stream=stream, count=1, rows=1, cols=p.numel(), bound=1.0)
+                p.data.copy_(generate(row, device=p.device).view(-1))
+        self.nola_factors[adapter] = new
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if self.disable_adapters and self.merged:
@@ -131,16 +154,18 @@ class NOLAPeftLinear(nn.Module, BaseTunerLayer):
 
     @torch.no_grad()
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Add the adapters' changes to the base weight, in its dtype; `safe_merge` first looks for nan and inf.
+        """Add the adapters' changes to the base weight, in its dtype; `safe_merge` first looks for nan and inf there.
 
-        Raises EffbookError for a quantised base layer, and for a change that isn't finite.
+        Raises EffbookError for a quantised base layer, and BrokenAdapterError for a sum that isn't finite.
         """
+        base = self.get_base_layer()
         for adapter in check_adapters_to_merge(self, adapter_names):
             if adapter in self.nola_factors:
                 delta = self.get_delta_weight(adapter)
-                if safe_merge and not torch.isfinite(delta).all():
-                    raise EffbookError(f"Adapter {adapter} holds nan or inf", "look for the step at which it diverged")
-                add_to_weight(self.get_base_layer(), delta)
+                if safe_merge and not torch.isfinite((_require_floating(base) + delta).to(base.weight.dtype)).all():
+                    cause = f"NaNs detected in the merged weights. The adapter {adapter} seems to be broken"  # peft's
+                    raise BrokenAdapterError(cause, "look for the step at which it diverged")
+                add_to_weight(base, delta)
                 self.merged_adapters.append(adapter)
 
     @torch.no_grad()
@@ -148,6 +173,9 @@ class NOLAPeftLinear(nn.Module, BaseTunerLayer):
         """Take the changes out again, exact to rounding."""
         while self.merged_adapters:
             add_to_weight(self.get_base_layer(), -self.get_delta_weight(self.merged_adapters.pop()))
+
+    def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
+        return True
 
     def __repr__(self) -> str:
         return "nola." + super().__repr__()
@@ -165,29 +193,73 @@ class NOLAModel(BaseTuner):
             return None
         shared = self.__dict__.setdefault("nola_shared", {})
         if adapter not in shared:
-            shared[adapter] = SharedBasis()
+            shared[adapter] = PeftSharedBasis()
             shared[adapter].follow(self.model)
         return shared[adapter]
 
     def _create_and_replace(
         self, peft_config, adapter_name, target, target_name, parent, current_key, **optional_kwargs
     ) -> None:
-        settings = peft_config.settings()
         # A second adapter, too, is named after the layer in the base model, so that its basis doesn't depend on others
         name = current_key.replace(".base_layer", "")
-        shared = self._shared(adapter_name, settings)
+        shared = self._shared(adapter_name, peft_config.settings())
         if isinstance(target, NOLAPeftLinear):
-            target.add(adapter_name, settings, name, shared)
+            target.add(adapter_name, peft_config, name, shared)
             return
         base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
         if not is_linear(base):
             raise EffbookError(f"{current_key} is a {type(base).__name__}", "name linear layers in target_modules")
         new = NOLAPeftLinear(target)
-        new.add(adapter_name, settings, name, shared)
+        new.add(adapter_name, peft_config, name, shared)
         new.set_adapter(self.active_adapters)
         if adapter_name not in self.active_adapters:
             new.requires_grad_(False)  # a further adapter doesn't train before it is chosen
         self._replace_module(parent, target_name, new, target)
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, adapter_names: Any = None, **kwargs: Any) -> Iterator[None]:
+        if adapter_names is not None:
+            raise EffbookError("NOLA has no batches of mixed adapters", "call the model once for each adapter")
+        yield
+
+    def _check_merge_allowed(self) -> None:
+        """Give a head that is tied to the embedding a weight of its own: a merge changes the head alone."""
+        owners = Counter(id(p) for module in self.model.modules() for p in module._parameters.values())
+        for name, layer in self.model.named_modules():
+            base = layer.get_base_layer() if isinstance(layer, NOLAPeftLinear) else None
+            if base is not None and owners[id(getattr(base, "weight", None))] > 1:
+                base.weight = nn.Parameter(base.weight.detach().clone(), requires_grad=False)
+                if getattr(getattr(self.model, "config", None), "tie_word_embeddings", False):
+                    self.model.config.tie_word_embeddings = False
+                warnings.warn(f"{name} was tied to another layer; it has a weight of its own now", stacklevel=2)
+
+    def add_weighted_adapter(self, adapters: Sequence[str], weights: Sequence[float], adapter_name: str) -> None:
+        """Add an adapter, not active yet, whose change of every layer is exactly the weighted sum of the given ones'.
+
+        There is one where at each layer one of them stands alone or all agree but for alpha or beta
+        (`effbook.nola.peft_weighted`). Raises EffbookError, before anything is changed, where there is none; adapters
+        that are active together add up always.
+        """
+        configs = self.peft_config
+        if unknown := [name for name in adapters if name not in configs]:
+            raise EffbookError(f"There is no adapter {unknown[0]}", f"choose from {', '.join(configs)}")
+        if adapter_name in configs:
+            raise EffbookError(f"There is an adapter {adapter_name} already", "choose another name or delete it first")
+        if not adapters or len(adapters) != len(weights) or not all(map(math.isfinite, weights)):
+            raise EffbookError(f"Weights {list(weights)} for adapters {list(adapters)}", "give each a finite weight")
+        if more := [name for name in adapters if configs[name].modules_to_save or configs[name].bias != "none"]:
+            cause = f"Adapter {more[0]} trains other parameters beside NOLA's, which have no weighted sum"
+            raise EffbookError(cause, "combine adapters without modules_to_save and bias")
+        layers = {name: m.nola_factors for name, m in self.model.named_modules() if isinstance(m, NOLAPeftLinear)}
+        found = weighted(layers, adapters, weights)
+        everywhere = {"exclude_modules": None, "layers_to_transform": None, "layers_pattern": None}
+        configs[adapter_name] = replace(configs[adapters[0]], target_modules=set(found), bits=None, **everywhere)
+        self.inject_adapter(self.model, adapter_name)
+        for name, (alpha, beta) in found.items():
+            like = next(layers[name][one].alpha.dtype for one in adapters if one in layers[name])
+            new = layers[name][adapter_name].to(like)
+            new.alpha.data.copy_(alpha)
+            new.beta.data.copy_(beta)
 
     def delete_adapter(self, adapter_name: str) -> None:
         super().delete_adapter(adapter_name)
