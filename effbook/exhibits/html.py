@@ -16,7 +16,7 @@ from effbook.exhibits.text import ARITHMETIC, drawing_facts, measured_text, note
 from effbook.runs.profiles import check_profile
 
 FOLDER = Path(__file__).parent / "templates"
-RECORDS = "../../records/"  # seen from a notebook's page on the site
+RECORDS, CELLS = "../../records/", "../../cells/"  # seen from a notebook's page on the site
 MEANING = {
     "smoke": "seconds; proves that every path runs, the numbers mean nothing",
     "mini": "real data and weights at a small scale; only the claims are judged",
@@ -96,7 +96,7 @@ def _table(table: Table) -> dict[str, object]:
     return {
         "title": table.exhibit.title,
         "heads": heads_of(table.exhibit, counted),
-        "rows": rows_of(table, **lines, root=RECORDS),
+        "rows": rows_of(table, **lines, root=CELLS),
         "width": len(table.exhibit.columns) + 1,
         "numbers": numbered_notes(table.exhibit),
     }

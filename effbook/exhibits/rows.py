@@ -97,7 +97,7 @@ def heads_of(found: Exhibit, counted: Markup) -> list[list[Head]]:
 def rows_of(table: Table, *, measured: Markup, counted: Markup, root: str) -> list[Line]:
     """The rows; `measured` and `counted` name the lines of ours, the second where they hold nothing but arithmetic.
 
-    `root` leads from the page to the records.
+    `root` leads from the page to the pages of single values.
     """
     found, numbers = table.exhibit, numbered_notes(table.exhibit)
     reported = "reported, " if next(table.with_values(), None) else ""  # from here on told apart from measured
@@ -114,7 +114,7 @@ def rows_of(table: Table, *, measured: Markup, counted: Markup, root: str) -> li
                 mark=row.footnotes.get("row", ""),
                 note=numbers.get(row.waits_for),
                 reported=[_printed(row, column, numbers) for column in found.columns],
-                measured=[_ours(row, column, cell, root) for column, cell in pairs] if some else [],
+                measured=[_ours(found.id, row, column, cell, root) for column, cell in pairs] if some else [],
                 scale=measured if ran else counted,
             )
         )
@@ -132,7 +132,12 @@ def _printed(row: Row, column: Column, numbers: dict[str, int]) -> Printed:
     )
 
 
-def _ours(row: Row, column: Column, cell: Measured, root: str) -> Ours:
+def cell_page(exhibit: str, row: str, column: str) -> str:
+    """Where the page of a measured value lies, below the folder of all."""
+    return f"{exhibit}/{row}.{column}.html"
+
+
+def _ours(exhibit: str, row: Row, column: Column, cell: Measured, root: str) -> Ours:
     state, why = state_text(cell), recheck_text(cell)
     if cell.value is None:
         return Ours(state=state)
@@ -142,7 +147,7 @@ def _ours(row: Row, column: Column, cell: Measured, root: str) -> Ours:
     return Ours(
         text=text,
         title=title,
-        link=f"{root}{cell.paths[0]}" if cell.paths and cell.profile != "smoke" else "",
+        link=f"{root}{cell_page(exhibit, row.id, column.id)}" if cell.paths and cell.profile != "smoke" else "",
         differs=count_mark(row, column, cell) == "differs",
         state=state,
         why=why,

@@ -46,7 +46,7 @@ def record_seeds(*values, profile="paper", code=""):
 
 
 def counts_of(exhibit_id, profile="paper"):
-    return progress(exhibit(exhibit_id), profile).model_dump(exclude={"state"})
+    return progress(exhibit(exhibit_id), profile).model_dump(exclude={"state", "rows", "rows_measured"})
 
 
 def test_the_mean_over_seeds_comes_with_half_its_95_percent_interval():
@@ -191,6 +191,18 @@ def test_an_exhibit_waits_although_its_arithmetic_is_recorded(fields):
     assert (state_of(found, "paper"), counted(found)) == ("waiting", False)
     record(recipe_of(found, found.row("a"), found.column("trainable")), "paper", trainable=1)
     assert (state_of(found, "paper"), counted(found)) == ("waiting", True)
+
+
+def test_a_row_without_a_run_leaves_its_exhibit_partly_measured_and_is_counted(fields):
+    fields["columns"] = fields["columns"][1:]
+    fields["rows"][0]["values"].pop("trainable")
+    third = fields["rows"][0] | {"id": "c", "label": {"Method": "Other"}, "recipe": None, "waits_for": "A network."}
+    quoted = third | {"waits_for": None} | {"id": "d", "label": {"Method": "Quoted"}, "origin": "quoted"}
+    found = Exhibit.model_validate(fields | {"rows": [*fields["rows"], third, quoted], "claims": []})
+    for run in recipes_of_exhibit(found, "paper"):
+        record(run, "paper", coverage=1.0)
+    told = progress(found, "paper")
+    assert (told.recorded, told.rows_measured, told.rows, told.state) == (told.runs, 2, 3, "partly")
 
 
 def test_a_row_that_waits_leaves_its_exhibit_partly_measured_and_nothing_to_measure_is_a_drawing(fields):
