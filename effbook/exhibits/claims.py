@@ -16,6 +16,7 @@ from effbook.exhibits.measure import Table, mean_by, measured
 from effbook.exhibits.register import exhibit
 from effbook.exhibits.schema import Exhibit
 from effbook.exhibits.sentences import Cell, Claim, Operand, Sum, Test
+from effbook.runs import bench as ledger
 from effbook.runs.summary import summarise
 
 Verdict = Literal["holds", "fails", "undecided", "not run"]
@@ -37,6 +38,7 @@ class Outcome:
     half_width: float | None = None
     n: int = 0
     why: str = ""
+    ledger: bool = False  # decided by a line of the ledger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,7 @@ class Judgement:
         if 0 < self.ran < len(self.outcomes):
             counted += f", {len(self.outcomes) - self.ran} not run"
         reasons = [o.why for o in self.outcomes if o.why and (o.verdict == "undecided" or self.verdict == "not run")]
+        reasons += [o.why for o in self.outcomes if o.test.bench and o.ledger]
         if NOT_YET in reasons:  # what is still to run matters more than what never runs at this scale
             reasons = []
         return "; ".join([*[counted] * bool(counted), *dict.fromkeys(reasons)][:3])
@@ -120,7 +123,9 @@ def judge(
     if claim.paper_only and profile != "paper" and not arithmetic:
         outcomes = tuple(Outcome(test=test, verdict="not run", why=PAPER_ONLY) for test in tests)
     else:
-        outcomes = tuple(_decide(test, tables, profile) for test in tests)
+        outcomes = tuple(
+            _benched(test, found) if _by_bench(test, profile) else _decide(test, tables, profile) for test in tests
+        )
     return Judgement(
         claim=claim, profile=profile, verdict=_join(claim, outcomes), outcomes=outcomes, arithmetic=arithmetic
     )
@@ -170,6 +175,25 @@ def _decide(test: Test, tables: Tables, profile: str) -> Outcome:
     mean, half, n = summarise(compared)
     place = _place(mean - half, mean + half, test)
     return Outcome(test=test, verdict=place, estimate=mean, half_width=half, n=n)
+
+
+def _by_bench(test: Test, profile: str) -> bool:
+    return test.bench is not None and profile in ("mini", "lab")
+
+
+def _benched(test: Test, found: Exhibit) -> Outcome:
+    """A test of times by the chapter's ledger, which has measured both sides in turns on this or another machine."""
+    entry = ledger.recorded(found.chapter).get(test.bench.line)
+    if entry is None:
+        return Outcome(test=test, verdict="not run", why=f"effbook bench {found.chapter} has not measured it yet")
+    measured_ratio = entry["ratio"]
+    value, low, high, pairs = (measured_ratio[name] for name in ("value", "low", "high", "pairs"))
+    if pairs < LEAST_SEEDS:
+        return Outcome(test=test, verdict="undecided", n=pairs, why=f"the ledger has fewer than {LEAST_SEEDS} pairs")
+    margin = test.margin if test.bench.margin is None else test.bench.margin
+    place = _place(low, high, test.model_copy(update={"margin": margin}))
+    why = f"the ledger's {test.bench.line} is {value:.3g} ({low:.3g} to {high:.3g})"
+    return Outcome(test=test, verdict=place, estimate=value, half_width=(high - low) / 2, n=pairs, why=why, ledger=True)
 
 
 def _coarsest(sides: list[_Side], seeds: list[int]) -> dict[int, int]:
