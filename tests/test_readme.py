@@ -7,17 +7,12 @@ from effbook import data, exhibits, experiments
 from effbook.errors import EffbookError
 
 ROOT = Path(__file__).parents[1]
-OF_REGISTRIES = ("generated", "package")
 
 
 def out_of_registries(exhibit):
     """The data sets of an exhibit's mini runs that no package registry carries."""
     names = {name for recipe in exhibits.recipes_of(exhibit, "mini") for name in recipe.datasets()}
-    return {name for name in names if not any(in_registry(source) for source in data.manifest(name).sources)}
-
-
-def in_registry(source):
-    return source.kind in OF_REGISTRIES and getattr(source, "registry", "") != "hub"
+    return {name for name in names if not data.manifest(name).in_registries}
 
 
 def test_the_table_that_first_pages_offer_to_rerun_needs_the_registries_only():

@@ -6,14 +6,17 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from effbook import data
 from effbook.exhibits.claims import Judgement, judge, judgements
 from effbook.exhibits.counts import counts_text
 from effbook.exhibits.look import Look
 from effbook.exhibits.measure import Table, measured
+from effbook.exhibits.register import recipes_of_exhibit
 from effbook.exhibits.rows import heads_of, records_of, rows_of
 from effbook.exhibits.states import state_of
 from effbook.exhibits.text import ARITHMETIC, drawing_facts, measured_text, notes, numbered_notes, waits_text
 from effbook.runs.profiles import check_profile
+from effbook.runs.progress import duration
 
 FOLDER = Path(__file__).parent / "templates"
 RECORDS, CELLS = "../../records/", "../../cells/"  # seen from a notebook's page on the site
@@ -85,8 +88,28 @@ def _body(table: Table, look: Look, *, plot: bool) -> dict[str, object]:
         "plot": plot_html(found.id, table.profile, look) if plot else "",
         "claims": [_claim(judgement) for judgement in judgements(table, look)],
         "records": records_of(table),
+        "rerun": rerun_of(table, look),
         "root": RECORDS,
         **_table(table),
+    }
+
+
+def rerun_of(table: Table, look: Look) -> dict[str, object] | None:
+    """The command that computes an exhibit again, what its runs took where they are recorded, and the data they read.
+
+    None where it has no run under the profile. `elsewhere` names the data that no package registry carries.
+    """
+    runs = recipes_of_exhibit(table.exhibit, table.profile)
+    if not runs:
+        return None
+    seconds = sum(r.cost.wall_seconds for run in runs if (r := look.record(run, table.profile)) is not None)
+    read = sorted({name for run in runs for name in run.datasets()})
+    return {
+        "command": f"effbook run {table.exhibit.id} --profile {table.profile} --fresh",
+        "runs": len(runs),
+        "took": duration(seconds) if seconds else "",
+        "data": [name for name in read if data.manifest(name).in_registries],
+        "elsewhere": [name for name in read if not data.manifest(name).in_registries],
     }
 
 

@@ -234,3 +234,17 @@ def test_values_and_verdicts_in_running_text_carry_their_scale():
     assert page.value("fig-3.7", "nola-d8", "n-4", "mini") == "not run"
     assert page.value("tab-3.17", "nola", "trainable", "mini") == "12,876 [paper, arithmetic]"
     assert page.verdict("tab-3.17", "outperforms", "mini") == "not run [mini]"
+
+
+def test_an_exhibit_says_how_to_compute_it_again_what_that_took_and_which_data_it_reads():
+    text = text_of(page.html("fig-3.7", "paper", plot=False))
+    assert "effbook run fig-3.7 --profile paper --fresh" in text
+    assert "Compute it again: 126 runs, 42 s one after the other" in text
+    assert "It reads no data." in text
+    text = text_of(page.html("tab-3.12", "mini", plot=False))
+    assert "In no package registry: e2e." in text
+    assert "Data: smollm2-135m." in text
+
+
+def test_what_has_no_run_under_a_profile_offers_no_command():
+    assert "Compute it again" not in text_of(page.html("tab-3.18", "mini", plot=False))
