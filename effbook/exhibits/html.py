@@ -128,7 +128,8 @@ def _table(table: Table) -> dict[str, object]:
 def _claim(judgement: Judgement) -> dict[str, object]:
     claim = judgement.claim
     disputed = "the printed values contradict it" if claim.disputed else ""
-    told = ". ".join(text.rstrip(".") for text in (claim.source, disputed, judgement.why, claim.note) if text)
+    texts = (claim.source, disputed, judgement.numbers, judgement.why, claim.note)
+    told = ". ".join(text.rstrip(".") for text in texts if text)
     scale = badge(judgement.profile, arithmetic=judgement.arithmetic)
     return {"chip": chip(judgement.verdict, scale), "text": claim.text, "told": told}
 

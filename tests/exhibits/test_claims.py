@@ -340,3 +340,28 @@ def test_every_line_that_a_claim_rests_on_is_in_its_chapters_ledger_and_is_a_rat
     for chapter, test in named:
         assert test.bench.line in {bench.name for bench in ledger.benches(chapter)}
         assert test.ratio or test.bench.margin is not None
+
+
+def numbers_of(small, table, values, **changes):
+    test = small.claims[0].all[0].model_copy(update=changes)
+    claim = small.claims[0].model_copy(update={"all": (test,)})
+    made = {(row, "accuracy"): seeds for row, seeds in values.items()}
+    return judge(claim, small, "paper", table(small, made)).numbers
+
+
+def test_a_verdict_has_its_numbers(small, table):
+    values = {"a": [70.0, 71.0, 72.0], "b": [69.0, 69.0, 69.0]}
+    assert numbers_of(small, table, values) == "difference +2 ±2.48 points, asked for > 0"
+    assert numbers_of(small, table, values, margin=0.98, ratio=True) == "ratio 1.03 ±0.036, asked for > 0.98"
+    assert numbers_of(small, table, values, right=65.0, op=">=") == "value 71 ±2.48 %, asked for ≥ 65"
+    assert numbers_of(small, table, {}) == ""
+
+
+def test_of_several_tests_the_numbers_are_those_of_the_one_that_decides(small, table):
+    one = small.claims[0].all[0]
+    lower = one.model_copy(update={"margin": -5.0})
+    claim = small.claims[0].model_copy(update={"all": (lower, one)})
+    values = {("a", "accuracy"): [70.0, 70.1, 70.2], ("b", "accuracy"): [72.0, 72.0, 72.0]}
+    judged = judge(claim, small, "paper", table(small, values))
+    assert judged.verdict == "fails"
+    assert judged.numbers == "difference in Accuracy -1.9 ±0.248 points, asked for > 0"
