@@ -12,7 +12,7 @@ from effbook.exhibits.counts import counts_text
 from effbook.exhibits.look import Look
 from effbook.exhibits.measure import Table, measured
 from effbook.exhibits.register import recipes_of_exhibit
-from effbook.exhibits.rows import heads_of, records_of, rows_of
+from effbook.exhibits.rows import heads_of, parts_of, records_of, rows_of
 from effbook.exhibits.states import state_of
 from effbook.exhibits.text import ARITHMETIC, drawing_facts, measured_text, notes, numbered_notes, waits_text
 from effbook.runs.profiles import check_profile
@@ -116,11 +116,18 @@ def rerun_of(table: Table, look: Look) -> dict[str, object] | None:
 def _table(table: Table) -> dict[str, object]:
     counted = badge("paper", arithmetic=True)
     lines = {"measured": Markup("measured ") + badge(table.profile), "counted": Markup("counted ") + counted}
+    parts = parts_of(table.exhibit)
     return {
         "title": table.exhibit.title,
-        "heads": heads_of(table.exhibit, counted),
-        "rows": rows_of(table, **lines, root=CELLS),
-        "width": len(table.exhibit.columns) + 1,
+        "parts": [
+            {
+                "heads": heads_of(table.exhibit, columns, counted),
+                "rows": rows_of(table, columns, **lines, root=CELLS),
+                "width": len(columns) + 1,
+                "name": ", ".join(dict.fromkeys(c.group for c in columns if c.group)) if len(parts) > 1 else "",
+            }
+            for columns in parts
+        ],
         "numbers": numbered_notes(table.exhibit),
     }
 

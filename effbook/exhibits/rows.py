@@ -19,6 +19,8 @@ from effbook.exhibits.text import (
     state_text,
 )
 
+WIDE, ROOM = 8, 6  # columns beyond which a table with groups is cut, and that a part of it may have
+
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
@@ -69,20 +71,37 @@ class Line:
     scale: Markup
 
 
-def heads_of(found: Exhibit, counted: Markup) -> list[list[Head]]:
+def parts_of(found: Exhibit) -> list[tuple[Column, ...]]:
+    """The columns that stand side by side: all, or in a wide table whole groups, as many as a page has room for.
+
+    So no column is hidden beyond a page's edge, such as memory, which a table may be about.
+    """
+    groups = [tuple(of) for _, of in itertools.groupby(found.columns, key=lambda column: column.group)]
+    if len(found.columns) <= WIDE or max(map(len, groups)) > ROOM:
+        return [found.columns]
+    parts: list[tuple[Column, ...]] = []
+    for group in groups:
+        if parts and len(parts[-1]) + len(group) <= ROOM:
+            parts[-1] += group
+        else:
+            parts.append(group)
+    return parts
+
+
+def heads_of(found: Exhibit, columns: tuple[Column, ...], counted: Markup) -> list[list[Head]]:
     """The head: what the rows are called, and the columns, those of one group under its name.
 
     `counted` is the badge of arithmetic.
     """
     keys = list(dict.fromkeys(key for row in found.rows for key in row.label if key))
-    grouped = any(column.group for column in found.columns)
+    grouped = any(column.group for column in columns)
     deep = 2 if grouped else 0
     upper, lower = [Head(text=", ".join(keys), rowspan=deep)], []
-    for name, of in itertools.groupby(found.columns, key=lambda column: column.group):
-        columns = list(of)
+    for name, of in itertools.groupby(columns, key=lambda column: column.group):
+        under = list(of)
         if name:
-            upper.append(Head(text=name, scope="colgroup", colspan=len(columns)))
-        for column in columns:
+            upper.append(Head(text=name, scope="colgroup", colspan=len(under)))
+        for column in under:
             (lower if name else upper).append(
                 Head(
                     text=heading(column, group=False),
@@ -94,16 +113,19 @@ def heads_of(found: Exhibit, counted: Markup) -> list[list[Head]]:
     return [upper, lower] if grouped else [upper]
 
 
-def rows_of(table: Table, *, measured: Markup, counted: Markup, root: str) -> list[Line]:
-    """The rows; `measured` and `counted` name the lines of ours, the second where they hold nothing but arithmetic.
+def rows_of(table: Table, columns: tuple[Column, ...], *, measured: Markup, counted: Markup, root: str) -> list[Line]:
+    """The rows that have anything in these columns.
 
-    `root` leads from the page to the pages of single values.
+    `measured` and `counted` name the lines of ours, the second where they hold nothing but arithmetic. `root`
+    leads from the page to the pages of single values.
     """
     found, numbers = table.exhibit, numbered_notes(table.exhibit)
     reported = "reported, " if next(table.with_values(), None) else ""  # from here on told apart from measured
     lines, group = [], ""
     for row in found.rows:
-        pairs = [(column, table.cell(row.id, column.id)) for column in found.columns]
+        pairs = [(column, table.cell(row.id, column.id)) for column in columns]
+        if not any(column.id in row.values or cell.value is not None for column, cell in pairs):
+            continue
         ran = any(cell.value is not None and not column.arithmetic for column, cell in pairs)
         some = any(cell.value is not None for _, cell in pairs)
         lines.append(
@@ -113,7 +135,7 @@ def rows_of(table: Table, *, measured: Markup, counted: Markup, root: str) -> li
                 origin=f"{reported}{ORIGINS[row.origin]}",
                 mark=row.footnotes.get("row", ""),
                 note=numbers.get(row.waits_for),
-                reported=[_printed(row, column, numbers) for column in found.columns],
+                reported=[_printed(row, column, numbers) for column in columns],
                 measured=[_ours(found.id, row, column, cell, root) for column, cell in pairs] if some else [],
                 scale=measured if ran else counted,
             )

@@ -8,6 +8,7 @@ from recording import recorded
 
 from effbook.exhibits import Look, exhibit, measured, plots, recipe_of, register, theme
 from effbook.exhibits import html as page
+from effbook.exhibits.rows import ROOM, parts_of
 from effbook.exhibits.text import number
 from effbook.runs.profiles import scale
 
@@ -102,11 +103,23 @@ def test_settings_are_told_apart_and_boldface_and_underlines_are_kept(rich_exhib
 
 def test_columns_of_one_group_stand_under_its_name():
     tree = ET.fromstring(page.printed_html("tab-3.15", "mini"))
-    upper, lower = next(tree.iter("thead"))
-    wide = [(cell.text, int(cell.get("colspan"))) for cell in upper if cell.get("colspan")]
-    assert wide == [("CIFAR-10", 2), ("CIFAR-100", 2), ("CUB-200-2011", 2), ("Caltech-101", 2)]
-    assert len(lower) == 8
-    assert len(upper) - len(wide) + len(lower) == len(exhibit("tab-3.15").columns) + 1
+    heads = list(tree.iter("thead"))
+    wide = [[(cell.text, int(cell.get("colspan"))) for cell in upper if cell.get("colspan")] for upper, _ in heads]
+    assert wide == [[("CIFAR-10", 2), ("CIFAR-100", 2)], [("CUB-200-2011", 2), ("Caltech-101", 2)]]
+    assert [len(lower) for _, lower in heads] == [4, 4]
+    columns = sum(len(upper) - len(groups) + len(lower) - 1 for (upper, lower), groups in zip(heads, wide, strict=True))
+    assert columns == len(exhibit("tab-3.15").columns)
+
+
+def test_no_part_of_a_wide_table_with_groups_has_more_columns_than_a_page_has_room_for():
+    for found in register().values():
+        parts = parts_of(found)
+        assert sum(parts, ()) == found.columns
+        assert len(parts) == 1 or max(map(len, parts)) <= ROOM
+    assert [[column.id for column in part] for part in parts_of(exhibit("tab-3.1"))] == [
+        ["mip-ssim", "mip-psnr", "mip-lpips", "mip-fps", "mip-mem", "mip-train"],
+        ["tt-ssim", "tt-psnr", "tt-lpips", "tt-fps", "tt-mem", "tt-train"],
+    ]
 
 
 def test_rows_say_reported_only_where_something_is_measured(rich_exhibit):
