@@ -1,7 +1,7 @@
 """An exhibit's table as its template reads it: the heads, and for each row the reported and the measured cells."""
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
@@ -69,6 +69,8 @@ class Line:
     reported: list[Printed]
     measured: list[Ours]
     scale: Markup
+    state: str = ""  # of all its values alike, which then is not told with each
+    why: str = ""
 
 
 def parts_of(found: Exhibit) -> list[tuple[Column, ...]]:
@@ -127,6 +129,7 @@ def rows_of(table: Table, columns: tuple[Column, ...], *, measured: Markup, coun
         if not any(column.id in row.values or cell.value is not None for column, cell in pairs):
             continue
         ran = any(cell.value is not None and not column.arithmetic for column, cell in pairs)
+        ours, state, why = _hoisted([(column, _ours(found.id, row, column, cell, root)) for column, cell in pairs])
         some = any(cell.value is not None for _, cell in pairs)
         lines.append(
             Line(
@@ -136,12 +139,26 @@ def rows_of(table: Table, columns: tuple[Column, ...], *, measured: Markup, coun
                 mark=row.footnotes.get("row", ""),
                 note=numbers.get(row.waits_for),
                 reported=[_printed(row, column, numbers) for column in columns],
-                measured=[_ours(found.id, row, column, cell, root) for column, cell in pairs] if some else [],
+                measured=ours if some else [],
                 scale=measured if ran else counted,
+                state=state,
+                why=why,
             )
         )
         group = row.group or group
     return lines
+
+
+def _hoisted(pairs: list[tuple[Column, Ours]]) -> tuple[list[Ours], str, str]:
+    """The cells of a line, and apart from them the state that all its measured values share, such as rechecked."""
+    told = [cell for column, cell in pairs if cell.text and not column.arithmetic]
+    states = {cell.state for cell in told}
+    state = next(iter(states)) if len(states) == 1 else ""
+    why = "; ".join(dict.fromkeys(cell.why for cell in told if cell.why)) if state else ""
+    cells = [
+        replace(cell, state="", why="") if state and cell.text and cell.state == state else cell for _, cell in pairs
+    ]
+    return cells, state, why
 
 
 def _printed(row: Row, column: Column, numbers: dict[str, int]) -> Printed:

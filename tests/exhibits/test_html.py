@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 import pytest
 from recording import recorded
 
-from effbook.exhibits import Look, exhibit, measured, plots, recipe_of, register, theme
+from effbook.exhibits import Look, exhibit, measured, plots, recipe_of, register, rows, theme
 from effbook.exhibits import html as page
 from effbook.exhibits.rows import ROOM, parts_of
 from effbook.exhibits.text import number
@@ -261,3 +261,16 @@ def test_an_exhibit_says_how_to_compute_it_again_what_that_took_and_which_data_i
 
 def test_what_has_no_run_under_a_profile_offers_no_command():
     assert "Compute it again" not in text_of(page.html("tab-3.18", "mini", plot=False))
+
+
+def test_a_state_that_all_values_of_a_line_share_is_told_once():
+    cells = [
+        rows.Ours(text=text, state=state, why=why)
+        for text, state, why in (("1", "rechecked", "a"), ("2", "rechecked", "b"))
+    ]
+    columns = exhibit("fig-3.7").columns[:2]
+    told, state, why = rows._hoisted(list(zip(columns, cells, strict=True)))
+    assert (state, why, [cell.state for cell in told]) == ("rechecked", "a; b", ["", ""])
+    cells[0] = rows.Ours(text="1", state="2 of 3 seeds")
+    told, state, _ = rows._hoisted(list(zip(columns, cells, strict=True)))
+    assert (state, [cell.state for cell in told]) == ("", ["2 of 3 seeds", "rechecked"])
