@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
-from effbook.exhibits.measure import Measured, Table
+from effbook.exhibits.measure import Measured, Table, stand_in
 from effbook.exhibits.schema import Column, Exhibit, Row
 from effbook.exhibits.text import (
     ORIGINS,
@@ -69,6 +69,7 @@ class Line:
     reported: list[Printed]
     measured: list[Ours]
     scale: Markup
+    network: str = ""  # that stands in for the dissertation's
     state: str = ""  # of all its values alike, which then is not told with each
     why: str = ""
 
@@ -141,6 +142,7 @@ def rows_of(table: Table, columns: tuple[Column, ...], *, measured: Markup, coun
                 reported=[_printed(row, column, numbers) for column in columns],
                 measured=ours if some else [],
                 scale=measured if ran else counted,
+                network=stand_in(found, row, table.profile) if ran else "",
                 state=state,
                 why=why,
             )

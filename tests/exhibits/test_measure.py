@@ -12,7 +12,7 @@ from recording import recorded
 
 from effbook.exhibits import exhibit, measured, recipe_of, recipes_of
 from effbook.exhibits.look import Look
-from effbook.exhibits.measure import Measured, ran_as
+from effbook.exhibits.measure import Measured, ran_as, stand_in
 from effbook.exhibits.register import recipes_of_exhibit, unit_of
 from effbook.exhibits.schema import Exhibit
 from effbook.exhibits.states import counted, progress, state_of
@@ -384,3 +384,11 @@ def test_intervals_over_draws_cover_the_truth_as_often_as_they_say():
             covered[name] += abs(cell.value) <= cell.half_width
     assert covered["by set"] / 2000 == pytest.approx(0.95, abs=0.015)
     assert covered["by seed"] / 2000 < 0.85
+
+
+def test_a_row_names_the_network_that_stands_in_for_the_dissertations():
+    found = exhibit("tab-3.12")
+    assert stand_in(found, found.rows[0], "mini") == "smollm2"
+    assert stand_in(found, found.rows[0], "paper") == ""
+    found = exhibit("tab-2.8")
+    assert stand_in(found, found.row("r18-backbone"), "mini") == "small-half"
