@@ -144,8 +144,8 @@ class WithinRecipe(Judged, Attack):
         victim, before = kept_victim(self, context), clean(self, context)
         after, most = (observe(victim, self, kept_patch(one, context), context) for one in (self, self.whole()))
         found = success(before, after, low=victim.bound().low_macs, high=most.macs.mean().item())
-        notes = {} if found is not None else {"success": "a patch of the whole image raises nothing"}
-        return Result(metrics={"success": found, "gflops": after.gflops, "whole_gflops": most.gflops}, notes=notes)
+        notes = {} if found is not None else {"success_within": "a patch of the whole image raises nothing"}
+        return Result(metrics={"success_within": found, "gflops": after.gflops, "whole_gflops": most.gflops}, notes=notes)
 
 
 def copied(file: Path, context: Context) -> Path:
