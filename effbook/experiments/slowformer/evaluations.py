@@ -145,7 +145,9 @@ class WithinRecipe(Judged, Attack):
         after, most = (observe(victim, self, kept_patch(one, context), context) for one in (self, self.whole()))
         found = success(before, after, low=victim.bound().low_macs, high=most.macs.mean().item())
         notes = {} if found is not None else {"success_within": "a patch of the whole image raises nothing"}
-        return Result(metrics={"success_within": found, "gflops": after.gflops, "whole_gflops": most.gflops}, notes=notes)
+        return Result(
+            metrics={"success_within": found, "gflops": after.gflops, "whole_gflops": most.gflops}, notes=notes
+        )
 
 
 def copied(file: Path, context: Context) -> Path:

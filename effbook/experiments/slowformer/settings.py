@@ -237,7 +237,7 @@ class Attack(Victim):
 
     def cost(self) -> Cost:
         own = super().cost()
-        return dataclasses.replace(own, seconds=own.seconds + self.patch_s())
+        return dataclasses.replace(own, seconds=own.seconds + self.patch_s(), disk_bytes=1 << 20)
 
     def shares(self) -> tuple[Shared, ...]:
         return (*super().shares(), Shared(PATCH, self.patch_parts(), self.patch_s()))
