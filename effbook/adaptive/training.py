@@ -22,7 +22,7 @@ class TrainConfig:
     """How a victim is trained; the defaults turn a small pretrained ViT into one in minutes.
 
     AdamW has a rate each for the ViT, for the gates that a victim adds, and for their shifts (parameters so named).
-    `trained` "head": the classifier alone. A-ViT: weights of Eq. 4.1 and of the prior, the prior's depth and
+    `trained` "head": the classifier alone; "gates": what a victim adds, gates and shifts. A-ViT: weights of Eq. 4.1 and of the prior, the prior's depth and
     deviation in blocks, and a budget, `target_depth`: the mean of N_k + r_k that may not be exceeded, which falls to it
     from L + 1 over the first `ramp` of the steps. AdaViT: weight of Eq. 4.3, whose targets its own config holds.
     `erasing` is the probability of DeiT's random erasing. Raises EffbookError where a value is impossible.
@@ -30,7 +30,7 @@ class TrainConfig:
 
     steps: int = 160
     batch: int = 32
-    trained: Literal["all", "head"] = "all"
+    trained: Literal["all", "gates", "head"] = "all"
     vit_rate: float = 4e-5
     gate_rate: float = 5e-3
     shift_rate: float = 3e-2
@@ -42,20 +42,22 @@ class TrainConfig:
     target_depth: float | None = None
     budget_weight: float = 10.0
     ramp: float = 0.5
+    two_sided: bool = False
+    noise: bool = True
     usage_weight: float = 1.0
     flip: bool = True
     erasing: float = 0.25
 
     def __post_init__(self) -> None:
         check_whole(self, 1, "steps", "batch")
-        check_choice(self, "trained", ("all", "head"))
+        check_choice(self, "trained", ("all", "gates", "head"))
         check_real(self, 0, "vit_rate", "gate_rate", "shift_rate", "weight_decay")
         check_real(self, 0, "ponder_weight", "prior_weight", "budget_weight", "usage_weight")
         check_real(self, 1e-6, "prior_depth", "prior_deviation")
         if self.target_depth is not None:
             check_real(self, 1, "target_depth")
         check_real(self, 0, "ramp", "erasing", most=1)
-        check_flags(self, "flip")
+        check_flags(self, "two_sided", "noise", "flip")
 
 
 def train_victim(
@@ -95,7 +97,7 @@ def train_victim(
         batch = random_erasing(batch, probability=config.erasing, draw=draw).to(device)
         batch = batch if alter is None else alter(step, batch)
         target = labels[index].to(device)
-        noise = {"generator": draw} if isinstance(victim, AdaViT) else {}  # for the Gumbel-softmax
+        noise = {"generator": draw} if isinstance(victim, AdaViT) and config.noise else {}
         outcome = victim.run(batch, "masked", **noise)
         task = F.cross_entropy(outcome.logits, target)
         loss = task + own_loss(victim, outcome.trace, config=config, progress=step / config.steps)
@@ -131,7 +133,8 @@ def own_loss(
     if config.target_depth is not None:
         ramped = min(1.0, progress / config.ramp) if config.ramp else 1.0
         budget = most + (config.target_depth - most) * ramped
-        loss = loss + config.budget_weight * (ponder - budget).relu() / most
+        excess = ponder - budget
+        loss = loss + config.budget_weight * (excess.abs() if config.two_sided else excess.relu()) / most
     return loss
 
 
@@ -139,9 +142,10 @@ def parameter_groups(victim: nn.Module, config: TrainConfig) -> list[dict]:
     """Which parameters are trained, and how fast: the ViT's, the gates', the shifts'."""
     groups = {"vit": [], "gate": [], "shift": []}
     for name, parameter in victim.named_parameters():
-        parameter.requires_grad_(config.trained == "all" or name.startswith("vit.head."))
+        kind = "vit" if name.startswith("vit.") else "shift" if "shift" in name else "gate"
+        chosen = {"all": True, "gates": kind != "vit", "head": name.startswith("vit.head.")}
+        parameter.requires_grad_(chosen[config.trained])
         if parameter.requires_grad:
-            kind = "vit" if name.startswith("vit.") else "shift" if "shift" in name else "gate"
             groups[kind].append(parameter)
     rates = {"vit": config.vit_rate, "gate": config.gate_rate, "shift": config.shift_rate}
     return [{"params": some, "lr": rates[kind]} for kind, some in groups.items() if some]

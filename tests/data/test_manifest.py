@@ -62,6 +62,11 @@ NAMED = [
     "simclr-r50x4",
     "resnet50",
     "voc",
+    "deit-ti",
+    "deit-s",
+    "deit-b",
+    "avit-ti",
+    "avit-s",
 ]
 POSED = {"colmap", "synthetic", "ngp", "dl3dv", "arkit"}  # read by the scenes of CompGS
 READERS = {
@@ -70,7 +75,7 @@ READERS = {
     "scenes": POSED,
     "pairs": set(PAIR_READERS),
     "instructions": set(INSTRUCTION_READERS),
-    "weights": {"timm", "transformers", "gguf", "vit-onnx", "lpips", "teacher"},
+    "weights": {"timm", "transformers", "gguf", "vit-onnx", "lpips", "teacher", "deit"},
     "lexicon": {"wordnet"},
 }
 

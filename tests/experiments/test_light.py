@@ -6,7 +6,7 @@ import sys
 CODE = """
 import sys
 import effbook.nola.config
-from effbook.experiments import cmsf, introduction, nola, shared
+from effbook.experiments import cmsf, introduction, nola, shared, slowformer
 from effbook.experiments.shared import arithmetic, draws, images, profiles, training
 from effbook.experiments.nola import profiles_language, targets
 from effbook.runs.profiles import NotInProfileError, scale, seeds
@@ -17,6 +17,9 @@ for name, fields in {
     "nola-vision": {}, "nola-language": {}, "nola-instruction": {}, "nola-scratch-cnn": {}, "nola-scratch-mlp": {},
     "nola-subspace": {}, "nola-count": {"model": "vit-b"}, "growth-fit": {"quantity": "compute"},
     "cmsf-splits": {"classes": 2, "images": 9, "test": 2, "val": 2},
+    "slowformer-dense": {"victim": "dense"}, "slowformer-clean": {}, "slowformer-victim": {}, "slowformer-attack": {},
+    "slowformer-within": {}, "slowformer-stages": {}, "slowformer-starts": {}, "slowformer-tokens": {},
+    "slowformer-defence": {}, "slowformer-clock": {}, "slowformer-suffix": {}, "slowformer-patch": {},
     "cmsf-flops": {"unlabeled_forward": 2, "unlabeled_backward": 1, "unlabeled_batch": 3, "iterations": 4},
 }.items():
     for profile in ("smoke", "mini", "lab", "paper"):
@@ -24,7 +27,7 @@ for name, fields in {
             recipe = scale(make(name, **fields), profile)
         except NotInProfileError:
             continue
-        recipe.key, recipe.cost(), recipe.needs(), recipe.probe(), seeds(recipe, profile)
+        recipe.key, recipe.cost(), recipe.shares(), recipe.needs(), recipe.probe(), seeds(recipe, profile)
 print(*sorted({"torch", "numba", "scipy", "transformers"} & set(sys.modules)))
 """
 
