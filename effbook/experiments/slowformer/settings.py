@@ -32,9 +32,10 @@ class Victim(Recipe):
 
     `victim` "dense" is the plain ViT. `weights` "official": A-ViT's by its authors; ATS adds no parameter and, as the
     dense ViT, takes DeiT's. "trained": from a pretrained ViT by the fields that follow; a classifier is started by
-    ridge regression on `head_images` (0: it is random), unless it came with the weights. `extreme` asks for a very low
-    depth, as that of A-ViT on CIFAR-10 (Table 4.2): each profile has its own `target_depth` for it. What `gate`,
-    `readout` and the targets mean is told by `AViTConfig`, `AdaViTConfig` and `TrainConfig`.
+    ridge regression on `head_images` (0: it is random), before the other training or with `head_first` false after it,
+    unless it came with the weights. `extreme` asks for a very low depth, as that of A-ViT on CIFAR-10 (Table 4.2): each
+    profile has its own `target_depth` for it. `pool` is what the classifier sees, the class token or the mean of the
+    patches. The others are told by `AViTConfig`, `AtsConfig`, `AdaViTConfig` and `TrainConfig`.
     """
 
     system: ClassVar[str] = "slowformer"
@@ -53,6 +54,10 @@ class Victim(Recipe):
     head_target: Annotated[float, Field(ge=0, le=1)] = 0.7
     block_target: Annotated[float, Field(ge=0, le=1)] = 0.7
     decision_start: float = 3.0
+    tau: PositiveFloat = 5.0
+    patch_threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
+    samples: Annotated[int, Field(ge=2)] | None = None
+    pool: Literal["token", "avg"] = "token"
     trained: Literal["all", "head", "gates"] = "all"
     train_steps: NonNegativeInt = 10_000
     train_batch: PositiveInt = 128
@@ -60,9 +65,14 @@ class Victim(Recipe):
     gate_rate: NonNegativeFloat = 5e-3
     shift_rate: NonNegativeFloat = 3e-2
     target_depth: PositiveFloat | None = None
+    two_sided: bool = False
+    budget_weight: NonNegativeFloat = 10.0
+    ramp: Annotated[float, Field(ge=0, le=1)] = 0.5
+    train_noise: bool = True
     usage_weight: NonNegativeFloat = 1.0
     erasing: Annotated[float, Field(ge=0, le=1)] = 0.25
     head_images: NonNegativeInt = 10_000
+    head_first: bool = True
     ridge: PositiveFloat = 1.0
 
     def validate(self) -> None:
