@@ -20,9 +20,10 @@ ANEW, MADE = 500, 501  # added to the attack's `restart`: the judging patch and 
 class DefenceRecipe(Judged, Attack):
     """A victim trained by its own loss on images that bear one of a growing set of patches, then attacked anew.
 
-    The whole victim is trained. A new patch joins at each `1 / patches_per_epoch` of an epoch, of `patch_steps` steps at `patch_rate`. `success`
-    divides by what the original victim saves, as Table 4.6 does, `success_of_own` by what the defended one saves.
-    Metrics with `clean_` are of the defended victim without an attack, with `original_` of the one before the defence.
+    All of the victim is trained. A new patch joins at each `1 / patches_per_epoch` of an epoch, of `patch_steps` steps
+    at `patch_rate`. `success` divides by what the original victim saves, as Table 4.6 does, `success_of_own` by what
+    the defended one saves. Metrics with `clean_` are of the defended victim without an attack, with `original_` of the
+    one before the defence.
     """
 
     name: ClassVar[str] = "slowformer-defence"

@@ -16,7 +16,7 @@ from effbook.runs.profiles import register_profiles
 
 MINI_PX = 84  # 36 tokens
 TRAIN_IMAGES, TEST_IMAGES = 10_240, 500
-HEAD = {"trained": "head", "train_steps": 0, "head_images": 5_120, "ridge": 100.0, "pool": "avg"}
+HEAD = {"trained": "head", "train_steps": 0, "head_images": 2_560, "ridge": 100.0, "pool": "avg"}
 GATES = HEAD | {"trained": "gates", "train_steps": 60, "train_batch": 16, "head_first": False, "train_noise": False}
 VICTIMS: dict[str, dict[str, Any]] = {
     "avit": GATES
@@ -30,12 +30,12 @@ VICTIMS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 EXTREME_DEPTH = 1.5  # of Table 4.2's A-ViT
 ATTACKS: dict[str, dict[str, Any]] = {
-    "avit": {"loss": "surrogate", "learning_rate": 0.4},
-    "ats": {"loss": "surrogate", "learning_rate": 0.4},
-    "adavit": {"loss": "surrogate", "learning_rate": 0.4},
+    "avit": {"loss": "surrogate", "learning_rate": 1.6},
+    "ats": {"loss": "surrogate", "learning_rate": 1.6},
+    "adavit": {"loss": "surrogate", "learning_rate": 1.6},
 }
-STEPS, BATCH, TARGETS, TASK_WEIGHT = 50, 16, 3, 0.1
-SHORT_STEPS, SHORT_RATE = 20, 0.8  # of the patches that the defence makes on the way
+STEPS, BATCH, TARGETS, TASK_WEIGHT = 50, 16, 2, 0.1
+SHORT_STEPS, SHORT_RATE = 20, 1.6  # of the patches that the defence makes on the way
 STARTS = 3
 DEFENCE = {"defence_images": 2_560, "defence_batch": 16, "defence_rate": 2e-5, "patches_per_epoch": 5}
 

@@ -23,7 +23,7 @@ OFFICIAL_AVIT = {"deit-ti": "avit-ti", "deit-s": "avit-s"}  # manifests of the a
 IMAGES = {"imagenet": 1_281_167, "toy-shapes": 500}  # of a training set; else 50,000
 TESTED = {"imagenet": 50_000, "toy-shapes": 200}  # of a test set; else 10,000
 # Images a second forward, for estimates: at 224 px on one GPU, of the packaged ViT at 84 px on one core.
-RATES = {"deit-ti": 4000.0, "deit-s": 2000.0, "deit-b": 700.0, "vit-s14": 200.0, "toy": 10_000.0}
+RATES = {"deit-ti": 4000.0, "deit-s": 2000.0, "deit-b": 700.0, "vit-s14": 115.0, "toy": 10_000.0}
 
 
 @dataclass(frozen=True, kw_only=True)
