@@ -17,15 +17,16 @@ from effbook.runs.profiles import register_profiles
 MINI_PX = 84  # 36 tokens
 TRAIN_IMAGES, TEST_IMAGES = 10_240, 500
 HEAD = {"trained": "head", "train_steps": 0, "head_images": 2_560, "ridge": 100.0, "pool": "avg"}
-GATES = HEAD | {"trained": "gates", "train_steps": 60, "train_batch": 16, "head_first": False, "train_noise": False}
+GATES = HEAD | {"trained": "gates", "train_steps": 60, "train_batch": 16, "train_noise": False}
+GATES |= {"head_images": 0, "last_head_images": 2_560}
 VICTIMS: dict[str, dict[str, Any]] = {
     "avit": GATES
     | {"gate": "linear", "readout": "last", "gate_rate": 5e-4, "shift_rate": 3e-2, "target_depth": 8.3}
     | {"two_sided": True},
     "ats": HEAD,
     "adavit": GATES
-    | {"gate_rate": 5e-3, "usage_weight": 20.0, "decision_start": 1.0}
-    | {"patch_target": 0.75, "head_target": 0.8, "block_target": 0.9},
+    | {"head_images": 640, "gate_rate": 5e-3, "usage_weight": 20.0, "decision_start": 1.0}
+    | {"patch_target": 0.8, "head_target": 0.85, "block_target": 0.95},
     "dense": HEAD,
 }  # fmt: skip
 EXTREME_DEPTH = 1.5  # of Table 4.2's A-ViT
@@ -45,7 +46,7 @@ PAPER_LOSS = {"avit": "released", "ats": "text", "adavit": "text"}  # where a ro
 OPEN = ("gate", "readout", "first_shift", "decision_start", "tau", "patch_threshold", "samples", "pool")
 OPEN += ("patch_target", "head_target", "block_target", "trained", "train_steps", "train_batch", "vit_rate")
 OPEN += ("gate_rate", "shift_rate", "two_sided", "budget_weight", "ramp", "train_noise", "usage_weight")
-OPEN += ("erasing", "head_images", "head_first", "ridge")
+OPEN += ("erasing", "head_images", "last_head_images", "ridge")
 
 
 def by_victim(table: dict[str, dict[str, Any]], name: str) -> Callable[[Any], Any]:
@@ -82,7 +83,8 @@ TOY: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 LARGE: dict[str, dict[str, Any]] = {
     name: VICTIMS[name]
-    | {"trained": "all", "train_steps": 3_000, "train_batch": 64, "head_first": True, "vit_rate": 4e-5}
+    | {"trained": "all", "train_steps": 3_000, "train_batch": 64, "head_images": 5_120, "vit_rate": 4e-5}
+    | {"last_head_images": 0}
     for name in ("avit", "ats", "adavit", "dense")
 }
 LAB_PX = 196  # 196 tokens of 14 px, as many as the dissertation's images have

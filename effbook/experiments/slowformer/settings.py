@@ -32,7 +32,7 @@ class Victim(Recipe):
 
     `victim` "dense" is the plain ViT. `weights` "official": A-ViT's by its authors; ATS adds no parameter and, as the
     dense ViT, takes DeiT's. "trained": from a pretrained ViT by the fields that follow; a classifier is started by
-    ridge regression on `head_images` (0: it is random), before the other training or with `head_first` false after it,
+    ridge regression on `head_images` (0: it is random), and fitted anew after the training on `last_head_images`,
     unless it came with the weights. `extreme` asks for a very low depth, as that of A-ViT on CIFAR-10 (Table 4.2): each
     profile has its own `target_depth` for it. `pool` is what the classifier sees, the class token or the mean of the
     patches. The others are told by `AViTConfig`, `AtsConfig`, `AdaViTConfig` and `TrainConfig`.
@@ -72,7 +72,7 @@ class Victim(Recipe):
     usage_weight: NonNegativeFloat = 1.0
     erasing: Annotated[float, Field(ge=0, le=1)] = 0.25
     head_images: NonNegativeInt = 10_000
-    head_first: bool = True
+    last_head_images: NonNegativeInt = 0
     ridge: PositiveFloat = 1.0
 
     def validate(self) -> None:
@@ -131,7 +131,9 @@ class Victim(Recipe):
         """An estimate of the seconds that the victim's training takes; forward and backward are four forward."""
         if self.weights == "official":
             return 0.0
-        return 5 + (4 * self.train_steps * self.train_batch + self.head_images) * self.forward_s()
+        return (
+            5 + (4 * self.train_steps * self.train_batch + self.head_images + self.last_head_images) * self.forward_s()
+        )
 
     def cost(self) -> Cost:
         gpu = 12 << 30 if self.needs() else 0
@@ -142,7 +144,8 @@ class Victim(Recipe):
 
     def probe(self) -> dict[str, object]:
         few = {"train_images": min(self.train_images or 64, 64), "train_steps": min(self.train_steps, 2)}
-        return few | {"train_batch": min(self.train_batch, 8), "head_images": min(self.head_images, 64)}
+        heads = {name: min(getattr(self, name), 64) for name in ("head_images", "last_head_images")}
+        return few | heads | {"train_batch": min(self.train_batch, 8)}
 
 
 @dataclass(frozen=True, kw_only=True)

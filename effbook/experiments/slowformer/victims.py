@@ -50,9 +50,9 @@ def learn(recipe: Victim, context: Context, folder: Path) -> None:
     victim = new_victim(recipe, classes=None if recipe.own_head() else len(images.classes)).to(context.device)
     bar = context.progress(recipe.train_steps, f"victim {recipe.victim}")
 
-    def start() -> None:
-        if recipe.head_images and not recipe.own_head():
-            first = torch.arange(min(recipe.head_images, len(images)))
+    def fit_head(count: int) -> None:
+        if count and not recipe.own_head():
+            first = torch.arange(min(count, len(images)))
             start_head(victim, images.whole(first), images.labels[first], ridge=recipe.ridge)
 
     def seen(_: int, batch: Tensor) -> Tensor:
@@ -60,14 +60,12 @@ def learn(recipe: Victim, context: Context, folder: Path) -> None:
         return batch
 
     history = []
-    if recipe.head_first:
-        start()
+    fit_head(recipe.head_images)
     if recipe.train_steps:
         history = train(
             victim, Pixels(images), images.labels, config=train_config(recipe), seed=recipe.seed, alter=seen
         )
-    if not recipe.head_first:
-        start()
+    fit_head(recipe.last_head_images)
     save_victim(victim, folder / "victim.safetensors")
     series = {name: [step[name] for step in history] for name in ("loss", "task", "accuracy", "gmacs")}
     (folder / "history.json").write_text(json.dumps(series), encoding="utf-8")
