@@ -32,7 +32,7 @@ class Victim(Recipe):
 
     `victim` "dense" is the plain ViT. `weights` "official": A-ViT's by its authors; ATS adds no parameter and, as the
     dense ViT, takes DeiT's. "trained": from a pretrained ViT by the fields that follow; a classifier is started by
-    ridge regression on `head_images` (0: it is random), and fitted anew after the training on `last_head_images`,
+    ridge regression on `head_images` (0: it is zero), and fitted anew after the training on `last_head_images`,
     unless it came with the weights. `extreme` asks for a very low depth, as that of A-ViT on CIFAR-10 (Table 4.2): each
     profile has its own `target_depth` for it. `pool` is what the classifier sees, the class token or the mean of the
     patches. The others are told by `AViTConfig`, `AtsConfig`, `AdaViTConfig` and `TrainConfig`.

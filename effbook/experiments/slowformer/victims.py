@@ -105,6 +105,8 @@ def new_victim(recipe: Victim, *, classes: int | None = None, weights: bool = Tr
     if classes is not None:
         with seeded(recipe.seed, _HEAD):
             vit.reset_classifier(classes, recipe.pool)
+        nn.init.zeros_(vit.head.weight)  # until it is fitted, the task says nothing to the gates
+        nn.init.zeros_(vit.head.bias)
     normalised = {"mean": IMAGE_MEAN, "std": IMAGE_STD}
     if recipe.victim == "avit":
         config = AViTConfig(
