@@ -58,7 +58,8 @@ class AViT(nn.Module):
         self.register_buffer("std", channels(std, "std"), persistent=False)
         if config.gate == "linear":
             self.gate = nn.Parameter(torch.zeros(1, self.shape.width))
-            self.shift = nn.Parameter(torch.full((self.shape.depth - 1,), float(config.first_shift)))  # the last needs none
+            shifts = torch.full((self.shape.depth - 1,), float(config.first_shift))  # the last block needs none
+            self.shift = nn.Parameter(shifts)
 
     def run(self, images: Tensor, execution: Execution = "dropped") -> Outcome:
         """See `Victim.run`. Raises EffbookError for images of another size, type or range."""

@@ -22,9 +22,12 @@ class TrainConfig:
     """How a victim is trained; the defaults turn a small pretrained ViT into one in minutes.
 
     AdamW has a rate each for the ViT, for the gates that a victim adds, and for their shifts (parameters so named).
-    `trained` "head": the classifier alone; "gates": what a victim adds, gates and shifts. A-ViT: weights of Eq. 4.1 and of the prior, the prior's depth and
-    deviation in blocks, and a budget, `target_depth`: the mean of N_k + r_k that may not be exceeded, which falls to it
-    from L + 1 over the first `ramp` of the steps. AdaViT: weight of Eq. 4.3, whose targets its own config holds.
+    `trained` "head": the classifier alone; "gates": only what a victim adds, so that the ViT's own features stay.
+    A-ViT: weights of Eq. 4.1 and of the prior, the prior's depth and deviation in blocks, and a budget, `target_depth`:
+    the mean of N_k + r_k that may not be exceeded, which falls to it from L + 1 over the first `ramp` of the steps;
+    `two_sided`: that isn't to be fallen short of either, so that gates alone, with no loss that wants them open, come
+    to rest at it. AdaViT: weight of Eq. 4.3, whose targets its own config holds, and whether decisions have Gumbel
+    `noise`: without it, training counts what an image without noise will cost. The budget and these choices are ours.
     `erasing` is the probability of DeiT's random erasing. Raises EffbookError where a value is impossible.
     """
 

@@ -1,5 +1,7 @@
 """Training a victim: what its own terms weigh, what the loop does, and the ridge start of its classifier."""
 
+from dataclasses import replace
+
 import pytest
 import timm
 import torch
@@ -82,6 +84,60 @@ def test_the_budget_falls_from_all_blocks_to_its_target_over_the_ramp():
     found = [own_loss(None, trace, config=config, progress=p).item() for p in (0.0, 0.25, 0.375, 0.5, 1.0)]
     # the budget is 5, 4, 3.5, 3 and 3 of 5, and the ponder 4
     assert found == pytest.approx([0, 0, 1, 2, 2])
+
+
+def test_a_budget_from_both_sides_is_how_far_the_ponder_is_from_it():
+    quiet = {"ponder_weight": 0.0, "prior_weight": 0.0, "budget_weight": 10.0, "target_depth": 3.0, "ramp": 0.0}
+    found = {}
+    for two_sided in (False, True):
+        config, found[two_sided] = TrainConfig(**quiet, two_sided=two_sided), []
+        for depth in (2.0, 3.0, 4.5):
+            ponder = torch.full((2, 3), depth, requires_grad=True)
+            trace = HaltingTrace(scores=torch.full((2, 4, 3), 0.25), ponder=ponder)
+            loss = own_loss(None, trace, config=config, progress=0.0)
+            (slope,) = torch.autograd.grad(loss, ponder)
+            found[two_sided] += [loss.item(), slope.sum().item()]
+    # by |ponder - 3| / 5 times 10: a block more or less costs 2
+    assert found[False] == pytest.approx([0, 0, 0, 0, 3, 2])
+    assert found[True] == pytest.approx([2, -2, 0, 0, 3, 2])
+
+
+@pytest.mark.parametrize(("kind", "own"), [("avit", {"gate", "shift"}), ("adavit", {"networks"})])
+def test_gates_alone_are_trained_where_that_is_asked(kind, own):
+    images, labels = bright_and_dark()
+    victim = make(kind)
+    before = {name: value.clone() for name, value in victim.state_dict().items()}
+    config = TrainConfig(**QUICK | {"trained": "gates", "steps": 3, "target_depth": 2.0})
+    train_victim(victim, images, labels, config=config, seed=0)
+    changed = {name for name, value in victim.state_dict().items() if not torch.equal(value, before[name])}
+    assert {name.split(".")[0] for name in changed} == own
+
+
+def test_gates_alone_come_to_rest_at_a_budget_from_both_sides():
+    images, labels = bright_and_dark()
+    victim = make("avit")
+    settings = {"trained": "gates", "steps": 80, "ponder_weight": 0.0, "prior_weight": 0.0, "gate_rate": 1e-2}
+    config = TrainConfig(**QUICK | settings, target_depth=2.6, two_sided=True)
+    train_victim(victim, images, labels, config=config, seed=0)
+    assert victim.run(images / 255, "masked").trace.ponder.mean().item() == pytest.approx(2.6, abs=0.3)
+
+
+def test_noise_in_adavits_training_can_be_left_out():
+    images, labels = bright_and_dark(16)
+    victim = make("adavit")
+    before = victim.run(images / 255, "masked").macs.mean().item()
+    config = TrainConfig(**QUICK | {"trained": "gates", "steps": 1, "flip": False})
+    with_noise, without = (
+        train_victim(make("adavit"), images, labels, config=replace(config, noise=noise), seed=0)[0]["gmacs"] * 1e9
+        for noise in (True, False)
+    )
+    assert without == pytest.approx(before, rel=1e-6)
+    assert with_noise < 0.999 * before  # all decisions start open, and noise can only close some
+
+
+def test_a_first_shift_may_be_a_whole_number():
+    victim = AViT(toy(), config=AViTConfig(gate="linear", first_shift=-4), mean=MEAN, std=STD)
+    assert victim.shift.tolist() == [-4.0] * (DEPTH - 1)
 
 
 def test_ponder_and_prior_have_their_weights():
@@ -174,6 +230,14 @@ def test_what_cannot_be_trained_is_refused():
     victim.vit.head.bias.data[0] = float("nan")
     with pytest.raises(EffbookError, match="nan at step 0"):
         train_victim(victim, images, labels, config=TrainConfig(batch=4), seed=0)
-    for name, value in (("steps", 0), ("erasing", 1.5), ("trained", "none"), ("target_depth", 0.5), ("flip", 1)):
+    for name, value in (
+        ("steps", 0),
+        ("erasing", 1.5),
+        ("trained", "none"),
+        ("target_depth", 0.5),
+        ("flip", 1),
+        ("two_sided", 1),
+        ("noise", None),
+    ):
         with pytest.raises(EffbookError, match=name):
             TrainConfig(**{name: value})
