@@ -25,8 +25,9 @@ VICTIMS: dict[str, dict[str, Any]] = {
     | {"two_sided": True},
     "ats": HEAD,
     "adavit": GATES
-    | {"head_images": 640, "gate_rate": 5e-3, "usage_weight": 20.0, "decision_start": 1.0}
-    | {"patch_target": 0.8, "head_target": 0.85, "block_target": 0.95},
+    | {"head_images": 512, "last_head_images": 10_240}
+    | {"gate_rate": 5e-3, "usage_weight": 20.0, "decision_start": 1.0}
+    | {"patch_target": 0.79, "head_target": 0.85, "block_target": 0.95},
     "dense": HEAD,
 }  # fmt: skip
 EXTREME_DEPTH = 1.5  # of Table 4.2's A-ViT
