@@ -18,10 +18,10 @@ MINI_PX = 84  # 36 tokens
 TRAIN_IMAGES, TEST_IMAGES = 10_240, 500
 HEAD = {"trained": "head", "train_steps": 0, "head_images": 2_560, "ridge": 100.0, "pool": "avg"}
 GATES = HEAD | {"trained": "gates", "train_steps": 60, "train_batch": 16, "train_noise": False}
-GATES |= {"head_images": 0, "last_head_images": 2_560}
+GATES |= {"head_images": 0, "last_head_images": 5_120}
 VICTIMS: dict[str, dict[str, Any]] = {
     "avit": GATES
-    | {"gate": "linear", "readout": "last", "gate_rate": 5e-4, "shift_rate": 3e-2, "target_depth": 8.3}
+    | {"gate": "linear", "readout": "last", "gate_rate": 5e-4, "shift_rate": 3e-2, "target_depth": 8.0}
     | {"two_sided": True},
     "ats": HEAD,
     "adavit": GATES
