@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from effbook.errors import EffbookError
 from effbook.gaussians.formats import ply as ply_module
-from effbook.gaussians.formats import read_ply, read_splat, read_spz, write_ply, write_splat, write_spz
+from effbook.gaussians.formats import read_ply, read_splat, read_spz, write_ply, write_sog, write_splat, write_spz
 from effbook.gaussians.formats.place import replacing
 from effbook.gaussians.formats.ply import columns
 from effbook.gaussians.formats.spz import turned
@@ -22,7 +22,9 @@ from effbook.gaussians.project import harmonics, rotation_matrices
 
 
 def single(n=50):
-    return scene(n).map(torch.Tensor.float)
+    gaussians = scene(n).map(torch.Tensor.float)
+    gaussians.sh_dc.clamp_(-3.3, 3.3)  # what the formats in bytes hold
+    return gaussians
 
 
 def same(one, other):
@@ -170,20 +172,20 @@ def test_finiteness_is_checked_part_by_part(tmp_path, monkeypatch):
     assert (max(checked), sum(checked)) == (8, 6 * 20)
 
 
-@pytest.mark.parametrize("write", [write_ply, write_splat, write_spz])
+@pytest.mark.parametrize("write", [write_ply, write_splat, write_spz, write_sog])
 def test_a_place_that_cannot_be_written_to_is_one_sentence_and_nothing_stays(tmp_path, write, monkeypatch):
     (tmp_path / "folder").mkdir()
     with pytest.raises(EffbookError, match="folder is a folder"):
-        write(single(), tmp_path / "folder")
+        write(single(), tmp_path / "folder", say=[].append)
     with pytest.raises(EffbookError, match="cannot be written"):
-        write(single(), tmp_path / ("x" * 256))
+        write(single(), tmp_path / ("x" * 256), say=[].append)
 
     def refused(*_):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(os, "replace", refused)
     with pytest.raises(EffbookError, match=r"written \(Permission denied\)"):
-        write(single(), tmp_path / "scene")
+        write(single(), tmp_path / "scene", say=[].append)
     assert os.listdir(tmp_path) == ["folder"]
 
 
@@ -215,7 +217,7 @@ def test_a_new_file_has_the_mode_that_the_users_mask_gives(tmp_path, mask, mode)
     assert (tmp_path / "scene.ply").stat().st_mode & 0o777 == mode
 
 
-@pytest.mark.parametrize("write", [write_splat, write_spz])
+@pytest.mark.parametrize("write", [write_splat, write_spz, write_sog])
 @pytest.mark.parametrize("name", ["means", "sh_dc", "sh_rest", "opacities", "scales", "rotations"])
 def test_what_is_not_finite_is_refused_before_anything_is_written(tmp_path, write, name):
     gaussians = single()
@@ -239,7 +241,9 @@ def order_of(gaussians):
 
 def test_a_splat_keeps_what_its_32_bytes_hold(tmp_path):
     path, gaussians = tmp_path / "scene.splat", single()
-    write_splat(gaussians, path)
+    said = []
+    write_splat(gaussians, path, say=said.append)
+    assert len(said) == 2  # colours are clamped, harmonics are left out
     assert path.stat().st_size == 32 * 50
     found = read_splat(path)
     ours, theirs = order_of(gaussians), order_of(found)
@@ -259,9 +263,13 @@ def test_a_broken_splat_says_what_is_wrong(tmp_path):
     path.write_bytes(b"\0" * 33)
     with pytest.raises(EffbookError, match="no multiple of 32"):
         read_splat(path)
-    path.write_bytes(b"\0" * 64)
+    path.write_bytes(np.full(16, -1.0, "<f4").tobytes())
     with pytest.raises(EffbookError, match="not positive"):
         read_splat(path)
+    path.write_bytes(b"\0" * 64)  # sizes of 0, which their logarithms cannot tell
+    said = []
+    assert (read_splat(path, say=said.append).scales == -20).all()
+    assert "6 sizes of 0 are clamped" in said[0]
 
 
 def test_an_spz_keeps_what_its_bits_hold(tmp_path):
@@ -277,7 +285,7 @@ def test_an_spz_keeps_what_its_bits_hold(tmp_path):
     torch.testing.assert_close(found.opacities.sigmoid()[theirs], shown, atol=0.01, rtol=0)
     torch.testing.assert_close(found.sh_rest[theirs], gaussians.sh_rest[ours], atol=0.1, rtol=0)
     path.write_bytes(b"nonsense")
-    with pytest.raises(EffbookError, match=r"no readable \.spz"):
+    with pytest.raises(EffbookError, match=r"is no \.spz"):
         read_spz(path)
 
 

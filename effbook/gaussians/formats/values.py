@@ -1,5 +1,6 @@
 """What all formats share: which values are refused, which are clamped and told, and quaternions in few bits."""
 
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from effbook.errors import EffbookError
 from effbook.gaussians.model import Gaussians
 
 Say = Callable[[str], None]
+HERE = __name__.rpartition(".")[0]
 
 MOST_LOGIT = 16.0  # an opacity of 1 - 1e-7: what an infinite logit becomes
 LEAST_SCALE = -20.0  # a size of 2e-9: what the logarithm of 0 becomes
@@ -20,7 +22,10 @@ HALF_BYTE_STEP = 0.5 / 255
 
 def warn(sentence: str) -> None:
     """What hears of clamped values if a caller gives no `say`: Python's warnings."""
-    warnings.warn(sentence, UserWarning, stacklevel=4)
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(HERE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(sentence, UserWarning, stacklevel=level - 1)  # who called this package
 
 
 class Check:
