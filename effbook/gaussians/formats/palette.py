@@ -64,8 +64,9 @@ def _tree(points: np.ndarray, count: int, generator: np.random.Generator) -> tup
     members = [np.flatnonzero(of == part) for part in range(parts)]
     members = [one for one in members if len(one)]
     codes, index, done, left = [], np.empty(n, np.int64), 0, n
-    for one in members:  # shares that add up to the count, at least one each
-        share = min(len(one), max(1, round((count - done) * len(one) / left)))
+    for i, one in enumerate(members):  # shares that add up to the count at most, at least one each
+        share = max(1, round((count - done) * len(one) / left))
+        share = min(share, len(one), count - done - (len(members) - 1 - i))
         left -= len(one)
         if share == len(one):
             found, inside = points[one], np.arange(len(one))

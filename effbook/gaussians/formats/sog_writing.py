@@ -17,6 +17,7 @@ from effbook.gaussians.formats.sog import BANDS, FIRST_MODE, IN_A_ROW, META, MOS
 from effbook.gaussians.formats.values import Say, smallest_three, unit_quaternions, warn
 from effbook.gaussians.model import Gaussians
 
+ALL_OF = 1024  # Gaussians at most have an entry of the palette each; more share one by two, until it is full
 SIDE = 4  # sides of images are multiples of so many pixels
 
 
@@ -77,7 +78,8 @@ def write_sog(gaussians: Gaussians, path: Path | str, *, most_palette: int = MOS
     used = np.flatnonzero(np.abs(rest).max(axis=(0, 2)) > 0)
     if len(used):
         bands = next(i for i, count in enumerate(BANDS) if used[-1] < count)
-        entries, labels = palette(rest[:, : BANDS[bands]].reshape(n, -1), min(most_palette, 1 << (n.bit_length() - 1)))
+        most = min(most_palette, max(ALL_OF, n // 2))
+        entries, labels = palette(rest[:, : BANDS[bands]].reshape(n, -1), most)
         codes = line_codebook(entries)
         image = np.zeros((-(-len(entries) // IN_A_ROW) * IN_A_ROW, BANDS[bands], 3), np.uint8)
         image[: len(entries)] = nearest_on_line(entries, codes).reshape(len(entries), -1, 3)

@@ -194,7 +194,7 @@ def _sections(raw: bytes, path: Path) -> tuple[int, int, int, int, list[np.ndarr
     if len(head) < 16 or head[:4] != MAGIC:
         raise EffbookError(f"{path} is no .spz file", "copy or export it again")
     version, n, degree, fraction, flags, streams = struct.unpack("<IIBBBB", head[4:])
-    if not 1 <= version <= 4 or (version == 4) == (inflate is not None):
+    if not 1 <= version <= 4 or (version == 4 and inflate is not None):
         raise EffbookError(f"{path} is an .spz of version {version}, this reads 1 to 4", "export it again")
     if degree not in BANDS or fraction > 23:
         raise _broken(path, f"harmonics of degree {degree} and {fraction} fractional bits")
