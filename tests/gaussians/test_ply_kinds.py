@@ -99,10 +99,9 @@ def test_elements_before_the_vertices_of_an_ascii_file_are_passed_over(tmp_path)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            {"before": "element face 2|property list uchar int corners", "before_data": b"\xff"},
-            "ends before its element",
-        ),
+        ({"before": "element face 2|property list int int c", "before_data": b"\xff\xff\xff\x7f"}, "ends before its"),
+        ({"before": "element face 2|property list char int c", "before_data": b"\xff"}, "ends before its element"),
+        ({"before": "element face 999999999|property float c"}, "ends before its element"),
         ({"before": "element vertex 2|property float q"}, "an element twice"),
         ({"before": "property float q"}, "broken header .property float q"),
         ({"before": "element camera"}, "broken header .element camera"),

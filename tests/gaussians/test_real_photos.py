@@ -231,8 +231,8 @@ def test_no_views_at_all_name_the_first_that_failed(tmp_path):
     cameras(folder, "1 PINHOLE 100 400 30 31 12 8\n")
     with pytest.raises(EffbookError, match=r"0 views .* of 9 .* the first is view0\.png .12 x 8 pixels"):
         read_colmap(folder)
-    synthetic(tmp_path / "c", train=1, test=1, missing=[("train", 0)])
-    with pytest.raises(EffbookError, match=r"has 1 views .* the first is r_0"):
+    synthetic(tmp_path / "c", train=2, test=1, missing=[("train", 1)])
+    with pytest.raises(EffbookError, match=r"has 2 views .* of 1 cameras .* the first is r_1"):
         read_synthetic(tmp_path / "c", points=5)
 
 
