@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from effbook.errors import EffbookError
 from effbook.gaussians.formats import ply as ply_module
-from effbook.gaussians.formats import read_ply, read_splat, read_spz, write_ply, write_splat, write_spz
+from effbook.gaussians.formats import read_ply, read_splat, read_spz, write_ply, write_sog, write_splat, write_spz
 from effbook.gaussians.formats.place import replacing
 from effbook.gaussians.formats.ply import columns
 from effbook.gaussians.formats.spz import turned
@@ -22,7 +22,9 @@ from effbook.gaussians.project import harmonics, rotation_matrices
 
 
 def single(n=50):
-    return scene(n).map(torch.Tensor.float)
+    gaussians = scene(n).map(torch.Tensor.float)
+    gaussians.sh_dc.clamp_(-3.3, 3.3)  # what the formats in bytes hold
+    return gaussians
 
 
 def same(one, other):
@@ -88,10 +90,14 @@ def test_fewer_harmonics_are_filled_with_zeros(tmp_path):
         (lambda raw: raw.replace(b"vertex 50", b"vertex 0"), "no Gaussian"),
         (lambda raw: raw.replace(b"vertex 50", b"vertex 99999999999"), "claims 99,999,999,999"),
         (lambda raw: raw.replace(b"vertex 50", b"vertex " + b"9" * 30), "more than it holds"),
-        (lambda raw: raw.replace(b"vertex 50", b"vertex -5"), "does not begin with its vertices"),
-        (lambda raw: raw.replace(b"binary_little_endian", b"ascii"), "not binary little-endian"),
+        (lambda raw: raw.replace(b"vertex 50", b"vertex -5"), "a broken header .element vertex -5"),
+        (lambda raw: raw.replace(b"element vertex", b"element point"), "has no vertices"),
+        (lambda raw: raw.replace(b"binary_little_endian", b"ascii"), "rows of words, or of different|holds"),
+        (lambda raw: raw.replace(b"binary_little_endian 1.0", b"binary_middle_endian 1.0"), "not binary or ASCII"),
+        (lambda raw: raw.replace(b"binary_little_endian 1.0", b"binary_little_endian 2.0"), "not binary or ASCII"),
         (lambda raw: raw.replace(b"float nx", b"float ny"), "a column twice"),
-        (lambda raw: raw.replace(b"property float nx", b"property list uchar int nx"), "no number"),
+        (lambda raw: raw.replace(b"property float nx", b"property list uchar int nx"), "lists where each Gaussian"),
+        (lambda raw: raw.replace(b"property float nx", b"property half nx"), "no number"),
         (lambda raw: b"solid " + raw, "is no .ply"),
         (lambda raw: raw[:-4] + np.float32("nan").tobytes(), "not finite"),
     ],
@@ -119,7 +125,7 @@ def test_nothing_but_our_own_error_comes_of_a_broken_ply(tmp_path, data):
         raw[data.draw(st.integers(0, end - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(bytes(raw[: data.draw(st.integers(0, len(raw)))]) if data.draw(st.booleans()) else bytes(raw))
     try:
-        read_ply(path).check_finite()
+        read_ply(path, say=[].append).check_finite()
     except EffbookError:
         return
 
@@ -145,7 +151,7 @@ def test_what_is_not_finite_in_a_later_part_leaves_the_old_file(tmp_path, monkey
     path, nan = tmp_path / "scene.ply", single(20)
     write_ply(single(), path)
     before = path.read_bytes()
-    nan.opacities[17] = float("inf")
+    nan.opacities[17] = float("nan")
     with pytest.raises(EffbookError, match="1 values of opacities are not finite"):
         write_ply(nan, path)
     assert path.read_bytes() == before
@@ -166,20 +172,20 @@ def test_finiteness_is_checked_part_by_part(tmp_path, monkeypatch):
     assert (max(checked), sum(checked)) == (8, 6 * 20)
 
 
-@pytest.mark.parametrize("write", [write_ply, write_splat, write_spz])
+@pytest.mark.parametrize("write", [write_ply, write_splat, write_spz, write_sog])
 def test_a_place_that_cannot_be_written_to_is_one_sentence_and_nothing_stays(tmp_path, write, monkeypatch):
     (tmp_path / "folder").mkdir()
     with pytest.raises(EffbookError, match="folder is a folder"):
-        write(single(), tmp_path / "folder")
+        write(single(), tmp_path / "folder", say=[].append)
     with pytest.raises(EffbookError, match="cannot be written"):
-        write(single(), tmp_path / ("x" * 256))
+        write(single(), tmp_path / ("x" * 256), say=[].append)
 
     def refused(*_):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(os, "replace", refused)
     with pytest.raises(EffbookError, match=r"written \(Permission denied\)"):
-        write(single(), tmp_path / "scene")
+        write(single(), tmp_path / "scene", say=[].append)
     assert os.listdir(tmp_path) == ["folder"]
 
 
@@ -211,7 +217,7 @@ def test_a_new_file_has_the_mode_that_the_users_mask_gives(tmp_path, mask, mode)
     assert (tmp_path / "scene.ply").stat().st_mode & 0o777 == mode
 
 
-@pytest.mark.parametrize("write", [write_splat, write_spz])
+@pytest.mark.parametrize("write", [write_splat, write_spz, write_sog])
 @pytest.mark.parametrize("name", ["means", "sh_dc", "sh_rest", "opacities", "scales", "rotations"])
 def test_what_is_not_finite_is_refused_before_anything_is_written(tmp_path, write, name):
     gaussians = single()
@@ -235,7 +241,9 @@ def order_of(gaussians):
 
 def test_a_splat_keeps_what_its_32_bytes_hold(tmp_path):
     path, gaussians = tmp_path / "scene.splat", single()
-    write_splat(gaussians, path)
+    said = []
+    write_splat(gaussians, path, say=said.append)
+    assert len(said) == 2  # colours are clamped, harmonics are left out
     assert path.stat().st_size == 32 * 50
     found = read_splat(path)
     ours, theirs = order_of(gaussians), order_of(found)
@@ -255,9 +263,13 @@ def test_a_broken_splat_says_what_is_wrong(tmp_path):
     path.write_bytes(b"\0" * 33)
     with pytest.raises(EffbookError, match="no multiple of 32"):
         read_splat(path)
-    path.write_bytes(b"\0" * 64)
+    path.write_bytes(np.full(16, -1.0, "<f4").tobytes())
     with pytest.raises(EffbookError, match="not positive"):
         read_splat(path)
+    path.write_bytes(b"\0" * 64)  # sizes of 0, which their logarithms cannot tell
+    said = []
+    assert (read_splat(path, say=said.append).scales == -20).all()
+    assert "6 sizes of 0 are clamped" in said[0]
 
 
 def test_an_spz_keeps_what_its_bits_hold(tmp_path):
@@ -273,7 +285,7 @@ def test_an_spz_keeps_what_its_bits_hold(tmp_path):
     torch.testing.assert_close(found.opacities.sigmoid()[theirs], shown, atol=0.01, rtol=0)
     torch.testing.assert_close(found.sh_rest[theirs], gaussians.sh_rest[ours], atol=0.1, rtol=0)
     path.write_bytes(b"nonsense")
-    with pytest.raises(EffbookError, match=r"no readable \.spz"):
+    with pytest.raises(EffbookError, match=r"is no \.spz"):
         read_spz(path)
 
 

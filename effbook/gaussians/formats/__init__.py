@@ -1,31 +1,23 @@
-"""Files that other tools read and write: 3D Gaussian splatting's .ply, .splat and .spz."""
+"""Files that other tools read and write: 3D Gaussian splatting's .ply, .splat, .spz, SOG and compressed.ply."""
 
-from pathlib import Path
-
-from effbook.errors import EffbookError
 from effbook.gaussians.formats.ply import read_ply, write_ply
+from effbook.gaussians.formats.sog import read_sog
+from effbook.gaussians.formats.sog_writing import write_sog
 from effbook.gaussians.formats.splat import read_splat, write_splat
 from effbook.gaussians.formats.spz import read_spz, write_spz
+from effbook.gaussians.formats.table import READERS, WRITERS, ending, writer
 
 __all__ = [
     "READERS",
     "WRITERS",
     "ending",
     "read_ply",
+    "read_sog",
     "read_splat",
     "read_spz",
     "write_ply",
+    "write_sog",
     "write_splat",
     "write_spz",
+    "writer",
 ]
-
-READERS = {".ply": read_ply, ".splat": read_splat, ".spz": read_spz}
-WRITERS = {".ply": write_ply, ".splat": write_splat, ".spz": write_spz}
-
-
-def ending(path: Path) -> str:
-    """The ending of a scene's file in small letters. Raises EffbookError for one that no format here has."""
-    found = path.suffix.lower()
-    if found not in READERS:
-        raise EffbookError(f"{path} has an unknown ending", f"choose one of {', '.join(READERS)}")
-    return found

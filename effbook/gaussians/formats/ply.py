@@ -1,32 +1,26 @@
-"""3D Gaussian splatting's .ply: binary little-endian floats, one row a Gaussian.
+"""3D Gaussian splatting's .ply: one row of numbers a Gaussian.
 
-Written with the columns nx, ny, nz, which hold nothing but which strict readers want; read with or without them, in any
-order of the columns, and with harmonics of degrees 0 to 3. All is checked against the file's size before anything is
-allocated. (Own code: the library for .ply files at large is under a licence that this project cannot take on, and the
-one for splats writes no nx, ny, nz.)
+Written as binary little-endian floats with the columns nx, ny, nz, which hold nothing but which strict readers want.
+Read with or without them, in any order of the columns and of any kind, from files of either order of bytes or ASCII,
+with harmonics of degrees 0 to 3, wherever among other elements the vertices are; and from PlayCanvas's compressed.ply.
+All is checked against the file's size before anything is allocated. (Own code: the library for .ply files at large is
+under a licence that this project cannot take on, and the one for splats writes no nx, ny, nz.)
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from effbook.errors import EffbookError
+from effbook.gaussians.formats.compressed_ply import is_compressed, read_compressed_ply
 from effbook.gaussians.formats.place import reading, replacing
+from effbook.gaussians.formats.ply_header import Element, Header, ascii_rows, read_header, start_of
+from effbook.gaussians.formats.values import Check, Say, warn
 from effbook.gaussians.model import Gaussians
 from effbook.gaussians.parameters import SH_REST
 
-HEADER_BYTES = 65_536  # at most
-TYPES = {
-    "float": "<f4",
-    "float32": "<f4",
-    "double": "<f8",
-    "float64": "<f8",
-    "uchar": "u1",
-    "uint8": "u1",
-    "int": "<i4",
-}
 BASE = ("x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity")
 REST_COUNTS = {0: 0, 9: 3, 24: 8, 45: 15}  # columns f_rest_* -> harmonics a channel
 ROWS_AT_ONCE = 1 << 18
@@ -39,10 +33,13 @@ def columns() -> list[str]:
     return ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", *rest, "opacity", *scales, *rotations]
 
 
-def write_ply(gaussians: Gaussians | Iterable[Gaussians], path: Path | str, *, count: int | None = None) -> None:
+def write_ply(
+    gaussians: Gaussians | Iterable[Gaussians], path: Path | str, *, count: int | None = None, say: Say = warn
+) -> None:
     """Write all Gaussians; an existing file is replaced only when the new one is complete.
 
-    A scene larger than the memory can come in parts, with their `count` in all. Raises EffbookError for values that are
+    A scene larger than the memory can come in parts, with their `count` in all. (`say` hears nothing: all fits, and is
+    there as with the other formats.) Raises EffbookError for values that are
     not finite, a place that cannot be written to, and parts that are more or fewer than `count`.
     """
     parts = [gaussians] if isinstance(gaussians, Gaussians) else gaussians
@@ -78,76 +75,62 @@ def _table(part: Gaussians) -> np.ndarray:
     return table
 
 
-def read_ply(path: Path | str) -> Gaussians:
-    """Read a trained 3DGS scene.
+def read_ply(path: Path | str, *, say: Say = warn) -> Gaussians:
+    """Read a trained 3DGS scene, or a compressed.ply of one.
 
-    Raises EffbookError for what is no .ply, ASCII or big-endian files, missing columns, a length that the file does not
-    hold, and values that are not finite.
+    `say` hears how many opacities of 1 (an infinite logit) and sizes of 0 are clamped. Raises EffbookError for what is
+    no .ply, missing columns, a length that the file does not hold, and other values that are not finite.
     """
     path = Path(path)
-    count, kinds, start = _header(path)
-    dtype = np.dtype(kinds)
-    _check_size(path, count, dtype, start)
-    rest = sorted((name for name in dtype.names if name.startswith("f_rest_")), key=lambda name: int(name[7:]))
+    header = read_header(path)
+    if is_compressed(header):
+        return read_compressed_ply(path, header, say)
+    vertices = _vertices(path, header)
+    names, count = [name for name, _ in vertices.columns], vertices.rows
+    rest = sorted((name for name in names if name.startswith("f_rest_")), key=lambda name: int(name[7:]))
     bands = REST_COUNTS[len(rest)]
-    found = {
-        "means": np.empty((count, 3), np.float32),
-        "sh_dc": np.empty((count, 3), np.float32),
-        "sh_rest": np.zeros((count, SH_REST, 3), np.float32),
-        "opacities": np.empty(count, np.float32),
-        "scales": np.empty((count, 3), np.float32),
-        "rotations": np.empty((count, 4), np.float32),
-    }
-    with reading(path) as file:
-        file.seek(start)
-        for first in range(0, count, ROWS_AT_ONCE):
-            n = min(ROWS_AT_ONCE, count - first)
-            raw = file.read(n * dtype.itemsize)
-            if len(raw) < n * dtype.itemsize:
-                raise EffbookError(f"{path} ends early", "copy or export it again")
-            table, rows = np.frombuffer(raw, dtype), slice(first, first + n)
-            for i, name in enumerate("xyz"):
-                found["means"][rows, i] = table[name]
-            for i in range(3):
-                found["sh_dc"][rows, i], found["scales"][rows, i] = table[f"f_dc_{i}"], table[f"scale_{i}"]
-            for i in range(4):
-                found["rotations"][rows, i] = table[f"rot_{i}"]
-            found["opacities"][rows] = table["opacity"]
-            for i, name in enumerate(rest):
-                found["sh_rest"][rows, i % bands, i // bands] = table[name]
-            Gaussians(**{name: torch.from_numpy(array[rows]) for name, array in found.items()}).check_finite()
+    tables = _binary(path, header, vertices) if header.order else [ascii_rows(path, header, vertices)]
+    found: dict[str, np.ndarray] = {}
+    check, first = Check(path), 0
+    for table in tables:
+        rows = slice(first, first + len(table))
+        first += len(table)
+        part = {
+            "means": _columns(table, ["x", "y", "z"]),
+            "sh_dc": _columns(table, [f"f_dc_{i}" for i in range(3)]),
+            "sh_rest": np.zeros((len(table), SH_REST, 3), np.float32),
+            "opacities": _columns(table, ["opacity"])[:, 0],
+            "scales": _columns(table, [f"scale_{i}" for i in range(3)]),
+            "rotations": _columns(table, [f"rot_{i}" for i in range(4)]),
+        }
+        for i, name in enumerate(rest):
+            part["sh_rest"][:, i % bands, i // bands] = table[name]
+        mended = check.part(Gaussians(**{name: torch.from_numpy(array) for name, array in part.items()}))
+        for name, tensor in mended.tensors().items():
+            if name not in found:
+                found[name] = np.empty((count, *tensor.shape[1:]), np.float32)
+            found[name][rows] = tensor.numpy()
+    check.done(say)
     return Gaussians(**{name: torch.from_numpy(array) for name, array in found.items()})
 
 
-def _header(path: Path) -> tuple[int, list[tuple[str, str]], int]:
-    """The number of rows, the columns with their types, and where the data begin."""
-    with reading(path) as file:
-        head = file.read(HEADER_BYTES)
-    end = head.find(b"end_header\n")
-    if not head.startswith(b"ply\n") or end < 0:
-        raise EffbookError(f"{path} is no .ply file", "export the scene as a 3D Gaussian splatting .ply")
-    try:
-        lines = [line.split() for line in head[:end].decode("ascii").splitlines()[1:]]
-    except UnicodeDecodeError:
-        raise EffbookError(f"{path} has a broken header", "export it again") from None
-    lines = [line for line in lines if line and line[0] not in ("comment", "obj_info")]
-    if ["format", "binary_little_endian", "1.0"] not in lines:
-        raise EffbookError(f"{path} is not binary little-endian", "export it in that format")
-    elements = [line for line in lines if line[0] == "element"]
-    if not elements or elements[0][1:2] != ["vertex"] or len(elements[0]) != 3 or not elements[0][2].isdigit():
-        raise EffbookError(f"{path} does not begin with its vertices", "export it as a 3D Gaussian splatting .ply")
-    if len(elements[0][2]) > 18:
-        raise EffbookError(f"{path} claims {elements[0][2]} Gaussians, more than it holds", "copy or export it again")
-    kinds: list[tuple[str, str]] = []
-    for line in lines[lines.index(elements[0]) + 1 :]:
-        if line[0] != "property":
-            break
-        if len(line) != 3 or line[1] not in TYPES:
-            raise EffbookError(f"{path} has a column that is no number: {' '.join(line[1:])}", "export it again")
-        kinds.append((line[2], TYPES[line[1]]))
-    names = [name for name, _ in kinds]
-    if len(set(names)) < len(names):
-        raise EffbookError(f"{path} has a column twice", "export it again")
+def _columns(table: np.ndarray, names: list[str]) -> np.ndarray:
+    with np.errstate(over="ignore"):  # a double that no float holds becomes infinite, and is refused as that
+        return np.stack([table[name].astype(np.float32) for name in names], axis=1)
+
+
+def _vertices(path: Path, header: Header) -> Element:
+    """The element of the Gaussians, which has all columns that it needs."""
+    vertices = next((element for element in header.elements if element.name == "vertex"), None)
+    if vertices is None:
+        raise EffbookError(f"{path} has no vertices", "export it as a 3D Gaussian splatting .ply")
+    if vertices.lists:
+        raise EffbookError(
+            f"{path} has lists where each Gaussian has a number ({', '.join(vertices.lists)[:60]})", "export it again"
+        )
+    if vertices.rows == 0:
+        raise EffbookError(f"{path} holds no Gaussian", "export a trained scene")
+    names = [name for name, _ in vertices.columns]
     wanted = [*BASE, *(f"scale_{i}" for i in range(3)), *(f"rot_{i}" for i in range(4))]
     if missing := [name for name in wanted if name not in names]:
         raise EffbookError(
@@ -156,12 +139,20 @@ def _header(path: Path) -> tuple[int, list[tuple[str, str]], int]:
     rest = {name for name in names if name.startswith("f_rest_")}
     if len(rest) not in REST_COUNTS or rest != {f"f_rest_{i}" for i in range(len(rest))}:
         raise EffbookError(f"{path} has {len(rest)} columns f_rest, not 0, 9, 24 or 45", "export it again")
-    return int(elements[0][2]), kinds, end + len(b"end_header\n")
+    return vertices
 
 
-def _check_size(path: Path, count: int, dtype: np.dtype, start: int) -> None:
-    held = (path.stat().st_size - start) // dtype.itemsize
-    if count > held:
-        raise EffbookError(f"{path} claims {count:,} Gaussians and holds {held:,}", "copy or export it again")
-    if count == 0:
-        raise EffbookError(f"{path} holds no Gaussian", "export a trained scene")
+def _binary(path: Path, header: Header, vertices: Element) -> Iterator[np.ndarray]:
+    """The rows of a binary file, some at a time."""
+    dtype, start = header.dtype(vertices), start_of(path, header, vertices)
+    held = max(0, path.stat().st_size - start) // dtype.itemsize
+    if vertices.rows > held:
+        raise EffbookError(f"{path} claims {vertices.rows:,} Gaussians and holds {held:,}", "copy or export it again")
+    with reading(path) as file:
+        file.seek(start)
+        for first in range(0, vertices.rows, ROWS_AT_ONCE):
+            n = min(ROWS_AT_ONCE, vertices.rows - first)
+            raw = file.read(n * dtype.itemsize)
+            if len(raw) < n * dtype.itemsize:
+                raise EffbookError(f"{path} ends early", "copy or export it again")
+            yield np.frombuffer(raw, dtype)

@@ -26,6 +26,28 @@ def check_whole(folder: Path) -> None:
             raise EffbookError(f"{path} ends before what its counts claim", "copy it or reconstruct it again")
 
 
+def names_in_text(folder: Path) -> dict[int, str]:
+    """The images' names by their numbers, from a model in text; none where it is binary, which pycolmap reads first.
+
+    A line of an image has nine numbers and its name, which may hold spaces; the line after it has its points.
+    """
+    path, found = folder / "images.txt", {}
+    if (folder / "images.bin").is_file() or not path.is_file():
+        return found
+    try:
+        lines = iter(path.read_text(encoding="utf-8", errors="surrogateescape").split("\n"))
+    except OSError as error:
+        raise EffbookError(f"{path} cannot be read ({error.strerror})", "make it readable") from None
+    for line in lines:
+        parts = line.strip().split(maxsplit=9)
+        if not parts or parts[0].startswith("#"):
+            continue
+        if len(parts) == 10 and parts[0].isdigit():
+            found[int(parts[0])] = parts[9]
+        next(lines, None)
+    return found
+
+
 def _whole(raw: bytes, step: Callable[[bytes, int], int]) -> bool:
     """A file is a count of 64 bits and its records; `step` gives where the record that begins at a place ends."""
     try:

@@ -14,6 +14,17 @@ from effbook.gaussians.camera import Camera
 
 HOLD_OUT = 8  # every 8th view, sorted by name, is a test view, as in Mip-NeRF360 and 3DGS
 LEAST_VIEWS = 3
+ORIENTATION = 0x112  # EXIF's number of it
+TURNS = {
+    1: lambda t: t,
+    2: lambda t: t.flip(1),
+    3: lambda t: t.flip(0, 1),
+    4: lambda t: t.flip(0),
+    5: lambda t: t.transpose(0, 1),
+    6: lambda t: t.flip(0).transpose(0, 1),
+    7: lambda t: t.flip(0, 1).transpose(0, 1),
+    8: lambda t: t.flip(1).transpose(0, 1),
+}  # of pictures [H, W, 3], as they are to be shown
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,11 +54,12 @@ def every_eighth(n: int) -> tuple[int, ...]:
     return tuple(range(0, n, HOLD_OUT))
 
 
-def check_views(name: str, cameras: Sequence[Camera]) -> None:
-    """Raise EffbookError if fewer than three views are left."""
+def check_views(name: str, cameras: Sequence[Camera], missing: Sequence[str] = ()) -> None:
+    """Raise EffbookError if fewer than three views are left, naming the first of those that failed."""
     if len(cameras) < LEAST_VIEWS:
+        first = f"; of {len(missing)} cameras without one the first is {missing[0]}" if missing else ""
         raise EffbookError(
-            f"scene {name} has {len(cameras)} views with image and camera", f"give at least {LEAST_VIEWS}"
+            f"scene {name} has {len(cameras)} views with image and camera{first}", f"give at least {LEAST_VIEWS}"
         )
 
 
@@ -57,19 +69,66 @@ def few(names: Sequence[str]) -> str:
 
 
 def read_image(path: Path, *, background: tuple[float, float, float] | None) -> Tensor:
-    """An image file as [H, W, 3] in [0, 1]; transparency is laid over the background, black if None.
+    """An image file as [H, W, 3] in [0, 1], its pixels as they lie in the file (an EXIF mark turns nothing).
 
-    Raises EffbookError for a file that is no image.
+    Transparency is laid over the background, black if None. Raises EffbookError for a file that is no image.
     """
     try:
         with Image.open(path) as opened:
-            pixels = np.asarray(opened.convert("RGBA" if "A" in opened.getbands() else "RGB"), dtype=np.float32) / 255
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+            pixels = _pixels(opened)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise EffbookError(f"{path} cannot be read as an image ({error})", "replace or remove it") from None
     if pixels.shape[2] == 4:
         alpha = pixels[..., 3:]
         pixels = pixels[..., :3] * alpha + np.float32(background or (0, 0, 0)) * (1 - alpha)
     return torch.from_numpy(np.ascontiguousarray(pixels))
+
+
+def _pixels(opened: Image.Image) -> np.ndarray:
+    """An open image as [H, W, 3 or 4] in [0, 1]. Raises ValueError for one in floats."""
+    if opened.mode == "F":
+        raise ValueError("its pixels are floats of no known range")
+    if opened.mode == "I" or opened.mode.startswith("I;16"):  # Pillow would cut 16 bits off at 255
+        grey = np.asarray(opened).astype(np.float32) / 65_535
+        if grey.min() < 0 or grey.max() > 1:
+            raise ValueError("its pixels have more than 16 bits")
+        return np.repeat(grey[..., None], 3, axis=2)
+    clear = "A" in opened.getbands() or "a" in opened.getbands() or "transparency" in opened.info
+    return np.asarray(opened.convert("RGBA" if clear else "RGB"), dtype=np.float32) / 255
+
+
+def exif_turn(path: Path) -> int:
+    """The EXIF mark of how an image is to be turned when it is shown: 1 for not at all, 2 to 8 otherwise."""
+    try:
+        with Image.open(path) as opened:
+            found = opened.getexif().get(ORIENTATION, 1)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return 1
+    return found if found in TURNS else 1
+
+
+def fitted(path: Path, photo: Tensor, size: tuple[float, float] | None) -> tuple[Tensor, str]:
+    """A photo [H, W, 3] turned as its camera, of width and height `size`, saw it; and why that cannot be, or "".
+
+    A photo may be a smaller copy. Programs that find cameras look at the pixels as they lie, so an EXIF mark is
+    followed only where the sides say so. Without a `size`, a mark that exchanges the sides leaves open which is meant.
+    """
+    mark = exif_turn(path)
+    if size is None:
+        return photo, "its EXIF mark turns it, and no size says if the camera is of the turned one" if mark > 4 else ""
+    if _fits(photo, size):
+        return photo, ""
+    shown = TURNS[mark](photo)
+    if mark > 4 and _fits(shown, size):
+        return shown.contiguous(), ""
+    high, wide = photo.shape[:2]
+    return photo, f"{wide} x {high} pixels are no copy of its camera's {size[0]:g} x {size[1]:g}"
+
+
+def _fits(photo: Tensor, size: tuple[float, float]) -> bool:
+    """Whether a photo has the proportions of a camera, but for sides rounded to whole pixels."""
+    high, wide = photo.shape[:2]
+    return abs(wide * size[1] - high * size[0]) <= size[0] + size[1]
 
 
 def shrink_area(image: Tensor, factor: int) -> Tensor:
