@@ -6,12 +6,13 @@
 First comes a section of tables (`tables.Tables`), then the Gaussians, `rows` at a time, nine sections each: classes,
 opacities, scales, rotations, cells, offsets, colours, harmonics, and what is kept exactly.
 
-Each Gaussian is first brought into one of 24 equal forms (`canonical`). All values are uniformly quantised, and the step
-is as long as pictures allow (`sensitivity`): a Gaussian's class, half octaves of the step, holds for all its values; the
-steps of places and turns depend on its decoded scales besides. Gaussians are ordered along a Morton curve over cells;
-cells are kept as differences, places as offsets in their cell. Other values are predicted from the Gaussians before and
-what is left goes through the range coder (`entropy`). Colours and harmonics are rotated to their principal axes first,
-and axes that hold nothing are left out. Where a value is too far from the others, its Gaussian is kept in floats.
+Each Gaussian is first brought into one of 24 equal forms (`canonical`). All values are uniformly quantised, and the
+step is as long as pictures allow (`sensitivity`): a Gaussian's class, half octaves of the step, holds for all its
+values; the steps of places and turns depend on its decoded scales besides. Gaussians are ordered along a Morton curve
+over cells; cells are kept as differences, places as offsets in their cell. Other values are predicted from the
+Gaussians before, and what is left goes through the range coder (`entropy`). Colours and harmonics are turned to their
+principal axes first, and axes that hold nothing are left out. Where a value is too far from the others, its Gaussian is
+kept in floats.
 
 The dissertation's codebooks are version 2, in `container`.
 """
@@ -109,9 +110,8 @@ def write(scene: Gaussians | Prepared, path: Path | str, *, delta: float) -> int
 
 def read(path: Path | str) -> Gaussians:
     """The scene of a `.compgs` file, of this version or of an earlier one."""
-    data = streams.load(Path(path))
-    if streams.version(data) == streams.VERSION:
-        return unpack(data, path)
+    if streams.version_of(path) == streams.VERSION:
+        return unpack(streams.load(Path(path)), path)
     from effbook.compgs import container
 
     return container.read(path).decode()
@@ -149,7 +149,10 @@ def _pack_rows(part, classes, cells, fractions, tables: Tables) -> tuple[list[by
     ones = np.ones(n, np.int64)
     room = np.empty(9 * n + 64, np.uint8)
     size, _ = encode(_folded(np.diff(cells, prepend=0))[:, None], ones, *UNPREDICTED, 0, room)
-    sections += [Section.of_numbers(room[:size].tobytes()), Section.of_bytes(pack_bits(offsets.ravel(), widths.ravel()))]
+    sections += [
+        Section.of_numbers(room[:size].tobytes()),
+        Section.of_bytes(pack_bits(offsets.ravel(), widths.ravel())),
+    ]
     found["places"] = (cells, offsets, widths)
     code("sh_dc", steps)
     code("sh_rest", steps)

@@ -277,7 +277,7 @@ def unpack_bits(data: bytes, widths: np.ndarray) -> np.ndarray:
     ends = np.cumsum(widths)
     total = int(ends[-1]) if len(ends) else 0
     if len(data) != (total + 7) // 8:
-        raise ValueError
+        raise ValueError(f"{len(data):,} bytes for {total:,} bits")
     bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
     numbers = np.zeros(len(widths), np.int64)
     for k in range(int(widths.max(initial=0))):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from effbook.compgs.codec import Prepared, pack
+from effbook.compgs.inspect import COVERED, MOST_DB
 from effbook.compgs.sensitivity import views_of
 from effbook.errors import EffbookError
 from effbook.gaussians.camera import Camera
@@ -45,16 +46,18 @@ class Judge:
 
     @staticmethod
     @torch.no_grad()
-    def _draw(scene: Gaussians, camera: Camera) -> torch.Tensor:
-        return render(scene, camera).image.clamp(0, 1)
+    def _draw(scene: Gaussians, camera: Camera) -> tuple[torch.Tensor, torch.Tensor]:
+        view = render(scene, camera)
+        return view.image.clamp(0, 1), view.light < 1 - COVERED
 
     def psnr(self, scene: Gaussians) -> float:
-        """PSNR in dB of the mean squared error over all pictures; 100 where there is none."""
-        errors = [
-            float((self._draw(scene, camera) - wanted).double().square().mean())
-            for camera, wanted in zip(self.cameras, self._wanted, strict=True)
-        ]
-        return -10 * math.log10(max(sum(errors) / max(len(errors), 1), 1e-10))
+        """PSNR in dB of the mean squared error over all pixels that either scene covers; 100 where there is none."""
+        error, count = 0.0, 0
+        for camera, (wanted, there) in zip(self.cameras, self._wanted, strict=True):
+            image, covered = self._draw(scene, camera)
+            some = (image - wanted)[covered | there].double()
+            error, count = error + float(some.square().sum()), count + some.numel()
+        return min(-10 * math.log10(max(error / max(count, 1), 1e-30)), MOST_DB)
 
 
 def at_psnr(prepared: Prepared, psnr_db: float = PSNR_DB, *, judge: Judge | None = None) -> Packed:

@@ -5,8 +5,8 @@ estimated by the renderer's own gradient: of a picture weighted by random signs,
 (M. F. Hutchinson, 1990). At a given number of bits the error is least where h step^2 is the same everywhere; so a step
 is delta / sqrt(h), and the one number delta says how fine all of it is.
 
-A value's h is that of its Gaussian (`classes`: half octaves of the step, which a file tells) times a factor of its kind.
-For places and turns that factor depends on the scales as a power does, with exponents that are fitted.
+A value's h is that of its Gaussian (`classes`: half octaves of the step, which a file tells) times a factor of its
+kind. For places and turns that factor depends on the scales as a power does, with exponents that are fitted.
 """
 
 import math

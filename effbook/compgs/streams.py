@@ -14,7 +14,17 @@ from effbook.gaussians.parameters import PARAMETERS
 
 VERSION = 3
 RANGE_CODED = 2  # AS_IT_IS and ZSTANDARD are 0 and 1, as in version 2
-PARTS = ("classes", "opacities", "scales", "rotations", "cells", "offsets", "sh_dc", "sh_rest", "exact")  # sections of some rows
+PARTS = (
+    "classes",
+    "opacities",
+    "scales",
+    "rotations",
+    "cells",
+    "offsets",
+    "sh_dc",
+    "sh_rest",
+    "exact",
+)  # sections of some rows
 MOST_UNZIPPED = 1 << 10  # of a Zstandard section, to its bytes
 
 
@@ -72,6 +82,12 @@ def load(path: Path) -> bytes:
 def version(data: bytes) -> int | None:
     """The version that a `.compgs` file's first bytes tell; None for another file."""
     return int.from_bytes(data[8:10], "little") if data[:8] == MAGIC and len(data) >= 10 else None
+
+
+def version_of(path: Path | str) -> int | None:
+    """The version of a `.compgs` file; None for another file. Raises EffbookError if it cannot be read."""
+    with reading(Path(path)) as file:
+        return version(file.read(10))
 
 
 class Reader:
