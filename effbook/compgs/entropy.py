@@ -27,9 +27,9 @@ _LOW, _RANGE, _CACHE, _PENDING, _AT = range(5)  # of the encoder's state; the de
 
 
 @njit(cache=True)
-def _models(columns):
-    """Fresh models, flat."""
-    bank = np.zeros(min(columns, BANKS) * CONTEXTS * _STRIDE, np.int32)
+def _models():
+    """Fresh models, flat: those of the columns, and of how many columns are told."""
+    bank = np.zeros((BANKS + 1) * CONTEXTS * _STRIDE, np.int32)
     for base in range(0, len(bank), _STRIDE):
         for j in range(TOKENS + 1):
             bank[base + j] = j * (TOTAL // TOKENS)
@@ -193,31 +193,47 @@ def _base(usual, step_size, spread_size, sizes, spreads_size, j):
     return (min(j, BANKS - 1) * CONTEXTS + context) * _STRIDE
 
 
+@njit(cache=True)
+def _base_of_count(step_size):
+    """Where the model lies of how many columns are told: by the step, in half octaves."""
+    return (BANKS * CONTEXTS + min(step_size >> 1, CONTEXTS - 1)) * _STRIDE
+
+
 @njit(cache=True, nogil=True)
 def encode(values, steps, weights, spread, dead, out):
     """Columns of whole numbers [N, M], row by row, into `out`; how many bytes, and the numbers as they are decoded.
 
     `steps` [N] are those of a row, `weights` [M, TAPS + others] of the numbers before in the same column and in the
     same row, `spread` [M] what is usual, `dead` how much (in 64ths of a step) rounding leans towards the prediction.
+    Of more than BANKS columns, which must be predicted without others of their row, those after the last that is not as
+    predicted are left out, and a row begins with how many are not.
     """
     n, m = values.shape
-    known, usual, bank = np.zeros((n, m), np.int64), 16 * spread, _models(m)
+    known, usual, bank = np.zeros((n, m), np.int64), 16 * spread, _models()
+    numbers = np.zeros(m, np.int64)
     state = np.zeros(5, np.int64)
     state[_RANGE], state[_AT] = 0xFFFFFFFF, -1  # the first byte that is shifted out says nothing
     spread_sizes, spreads_sizes = _sizes(spread)
     for i in range(n):
-        step, sizes = steps[i], 0
+        step, count = steps[i], 0
         step_size = size_of(step)
         for j in range(m):
             guess = _predicted(known, weights, i, j)
             rest = values[i, j] - guess
             number = (abs(rest) * 64 + (32 - dead) * step) // (64 * step)
-            if rest < 0:
-                number = -number
+            if number:
+                count = j + 1
+            numbers[j] = number if rest > 0 else -number
+            known[i, j] = guess + numbers[j] * step
+        if m > BANKS:
+            _put_number(state, out, bank, _base_of_count(step_size), -((count + 1) >> 1) if count & 1 else count >> 1)
+        else:
+            count = m
+        sizes = 0
+        for j in range(count):
             base = _base(usual[j], step_size, spread_sizes[j], sizes, spreads_sizes[j], j)
-            _put_number(state, out, bank, base, number)
-            known[i, j] = guess + number * step
-            size = abs(number) * step + (step >> 2)
+            _put_number(state, out, bank, base, numbers[j])
+            size = abs(numbers[j]) * step + (step >> 2)
             usual[j] += (16 * size - usual[j]) >> 4
             sizes += size
     for _ in range(5):
@@ -229,22 +245,28 @@ def encode(values, steps, weights, spread, dead, out):
 def decode(data, n, steps, weights, spread):
     """The inverse of `encode`: numbers [N, M], and how many bytes were read."""
     m = len(spread)
-    known, usual, bank = np.zeros((n, m), np.int64), 16 * spread, _models(m)
+    known, usual, bank = np.zeros((n, m), np.int64), 16 * spread, _models()
     state = np.zeros(5, np.int64)
     state[_RANGE] = 0xFFFFFFFF
     for _ in range(4):
         _next(state, data)
     spread_sizes, spreads_sizes = _sizes(spread)
     for i in range(n):
-        step, sizes = steps[i], 0
+        step, count = steps[i], m
         step_size = size_of(step)
-        for j in range(m):
+        if m > BANKS:
+            folded = _get_number(state, data, bank, _base_of_count(step_size))
+            count = min(m, -2 * folded - 1 if folded < 0 else 2 * folded)
+        sizes = 0
+        for j in range(count):
             base = _base(usual[j], step_size, spread_sizes[j], sizes, spreads_sizes[j], j)
             number = _get_number(state, data, bank, base)
             known[i, j] = _predicted(known, weights, i, j) + number * step
             size = abs(number) * step + (step >> 2)
             usual[j] += (16 * size - usual[j]) >> 4
             sizes += size
+        for j in range(count, m):
+            known[i, j] = _predicted(known, weights, i, j)
     return known, state[_AT]
 
 

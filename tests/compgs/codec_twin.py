@@ -79,16 +79,22 @@ def columns(data, n, steps, weights, spread):
     models = {}
     usual, rows = [16 * s for s in spread], []
     for i in range(n):
-        row, sizes = [], 0
+        row, sizes, count = [], 0, m
+        if m > 4:
+            folded = number(decoder, models.setdefault(("count", min(size_of(steps[i]) // 2, 47)), Model()))
+            count = -2 * folded - 1 if folded < 0 else 2 * folded
         for j in range(m):
+            told = sum(weights[j][t] * rows[i - 1 - t][j] for t in range(3) if t < i)
+            told += sum(w * row[k] for k, w in enumerate(weights[j][3:]) if k < j)
+            row.append((told + 128) // 256)
+            if j >= count:
+                continue
             size, before = size_of(usual[j]), size_of(sum(spread[:j]))
             if before:
                 size = (size + size_of(sizes) + size_of(spread[j]) - before + 16) // 2
             context = min(max((size - size_of(steps[i])) // 2, 0), 47)
             rest = number(decoder, models.setdefault((min(j, 3), context), Model())) * steps[i]
-            told = sum(weights[j][t] * rows[i - 1 - t][j] for t in range(3) if t < i)
-            told += sum(w * row[k] for k, w in enumerate(weights[j][3:]) if k < j)
-            row.append((told + 128) // 256 + rest)
+            row[j] += rest
             size = abs(rest) + steps[i] // 4
             usual[j] += (16 * size - usual[j]) // 16
             sizes += size
