@@ -1,9 +1,10 @@
 """CompGS for a scene of one's own: `python -m effbook.compgs compress scene.ply scene.compgs`."""
 
 import os
+import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -61,6 +62,13 @@ def _write(scene: "Gaussians", target: Path, turn: bool, version: int) -> None:
 def compress(
     source: Scene,
     target: Compact,
+    context: typer.Context,
+    codec: Annotated[
+        Literal["steps", "codebooks"],
+        typer.Option(help="Each Gaussian's own values in steps that pictures allow, or the dissertation's codebooks."),
+    ] = "steps",
+    psnr: Annotated[float | None, typer.Option(help="How alike pictures must be, in dB (steps; default: 50).")] = None,
+    size: Annotated[str | None, typer.Option(help="At most so many bytes: 800kB, 1MB, 1.5MiB (steps).")] = None,
     colour_codes: Annotated[int, typer.Option(help="Codes for DC and for the other harmonics.")] = 4096,
     covariance_codes: Annotated[int, typer.Option(help="Codes for scales and for rotations.")] = 16_384,
     iterations: Annotated[int, typer.Option(min=0, help="Rounds of K-means.")] = 10,
@@ -70,11 +78,24 @@ def compress(
     seed: Annotated[int, typer.Option(help="Of the first codes.")] = 0,
     turn: Turn = True,
 ) -> None:
-    """Cluster a trained scene's parameters and write them as codes and indices.
+    """Write a trained scene in fewer bytes: as few as a PSNR allows, or as near to the scene as a size allows.
 
-    There are never more codes than Gaussians. The dissertation keeps codes as floats (--code-bits 32); in 8 bits most
-    files are a quarter to two thirds smaller, at a few hundredths of a dB against photographs.
+    With --codec codebooks its parameters are clustered, as in the dissertation, and kept as codes and indices; the
+    options from --colour-codes to --seed choose these, too. There are never more codes than Gaussians. The dissertation
+    keeps codes as floats (--code-bits 32); in 8 bits most files are a quarter to two thirds smaller, at a few
+    hundredths of a dB against photographs.
     """
+    given = {name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"}
+    if of_books := sorted(given & {"colour_codes", "covariance_codes", "iterations", "code_bits", "bitq", "seed"}):
+        option = f"--{of_books[0].replace('_', '-')}"
+        if codec == "steps" and "codec" in given:
+            raise EffbookError(f"{option} belongs to codebooks", "say --codec codebooks, or leave it out")
+        codec = "codebooks"
+    if codec == "steps":
+        _compress_in_steps(source, target, turn, psnr, size)
+        return
+    if psnr is not None or size is not None:
+        raise EffbookError("codebooks have no --psnr and no --size", "leave their options out, or choose their codes")
     from effbook.compgs.config import BIT_QUANTISED, CompGSSettings, Storage, books
 
     storage = Storage(plain_bits=BIT_QUANTISED.plain_bits if bitq else {}, code_bits=code_bits, entropy=entropy)
@@ -111,15 +132,58 @@ def compress(
     )
 
 
+def _compress_in_steps(source: Path, target: Path, turn: bool, psnr: float | None, size: str | None) -> None:
+    """The part of `compress` for the codec of version 3."""
+    if psnr is not None and size is not None:
+        raise EffbookError("both --psnr and --size are given", "choose one of them")
+    if psnr is not None and not 10 <= psnr <= 90:
+        raise EffbookError(f"a PSNR of {psnr:g} dB", "ask for 10 to 90")
+    most = None if size is None else _bytes(size)
+    from effbook.compgs.codec import prepare
+    from effbook.compgs.rate import PSNR_DB, at_psnr, at_size
+    from effbook.gaussians.formats import ending
+    from effbook.gaussians.formats.place import check_place, replacing
+
+    ending(source)
+    check_place(target, source=source)
+    if target.suffix.lower() != ".compgs":
+        raise EffbookError(f"{target} has an unknown ending", "choose .compgs")
+    prepared = prepare(_read(source, turn))
+    for name, count in prepared.moved.items():
+        console.print(f"{count:,} infinite values of {name} are clamped")
+    found = at_psnr(prepared, PSNR_DB if psnr is None else psnr) if most is None else at_size(prepared, most)
+    with replacing(target) as out:
+        out.write(found.data)
+    plain, written = 236 * len(prepared), len(found.data)
+    console.print(f"{len(prepared):,} Gaussians: {plain / 1e6:,.2f} MB as 59 floats each, {written / 1e6:,.2f} MB here")
+    console.print(f"{plain / written:.1f} times smaller: {_shown(target)}")
+    console.print(f"pictures of both from all sides: PSNR of {found.psnr_db:.1f} dB to each other, where the scene is")
+
+
+def _bytes(text: str) -> int:
+    """The bytes that a text like 1MB or 800 kB says. Raises EffbookError for another."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kMG]?)(i?)B?\s*", text, re.IGNORECASE)
+    if not found:
+        raise EffbookError(f"{text!r} is no number of bytes", "write it like 800kB, 1MB or 1.5MiB")
+    number, unit, binary = found.groups()
+    return int(float(number) * (1024 if binary else 1000) ** " kmg".index(unit.lower() or " "))
+
+
 @app.command()
 def decompress(source: Compact, target: Scene, turn: Turn = True, spz_version: Version = 3) -> None:
     """Write a compressed scene as an ordinary one, for other tools."""
+    from effbook.compgs import codec, streams
     from effbook.compgs.container import describe, read, read_parts
     from effbook.gaussians.formats import write_ply, writer
     from effbook.gaussians.formats.place import check_place
 
     write_scene = writer(target)
     check_place(target, source=source)
+    if streams.version_of(source) == streams.VERSION:
+        scene = codec.read(source)
+        _write(scene, target, turn, spz_version)
+        console.print(f"{len(scene):,} Gaussians in {_shown(target)}, {target.stat().st_size / 1e6:,.2f} MB")
+        return
     count = describe(source)["gaussians"]
     if write_scene is write_ply:
         write_ply(read_parts(source), target, count=count)  # it need not fit into the memory
@@ -145,10 +209,16 @@ def convert(source: Scene, target: Other, turn: Turn = True, spz_version: Versio
 @app.command()
 def info(source: Compact) -> None:
     """Say what a .compgs file holds; only its header is believed after its checksums are."""
+    from effbook.compgs import streams
     from effbook.compgs.container import describe
 
-    told = describe(source)
+    newer = streams.version_of(source) == streams.VERSION
+    told = streams.describe(source) if newer else describe(source)
     console.print(f"version {told['version']}, {told['gaussians']:,} Gaussians, {told['bytes']:,} bytes")
+    if newer:
+        for name, size in told["sections"].items():
+            console.print(f"  {name}: {size:,} bytes")
+        return
     for book in told["books"]:
         console.print(f"  {' and '.join(book['parameters'])}: {book['codes']:,} codes of {book['bits']} bits a value")
     for part in told["plain"]:

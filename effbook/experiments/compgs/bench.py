@@ -4,6 +4,7 @@ Both sides of a ratio run in turns in one process. The dissertation's own figure
 """
 
 import dataclasses
+import functools
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -274,4 +275,77 @@ register_bench(
     lambda: more_error(**PENALISED),
     "<= 1.047",
     "1.000",
+)
+
+
+# --- the codec for trained scenes, beside what people pick -----------------------------------------------------------
+
+
+def bytes_at_its_psnr(name: str) -> Ratio:
+    """Bytes of the codec's file that is at least as near to the scene, against an encoder's."""
+    from effbook.experiments.compgs.peers import ours, point, standing
+
+    peer = point(name)
+    prepared, judge = standing()
+    return ratio(ours(prepared, min(max(peer.psnr_db, 10), 90), judge).size_bytes, peer.size_bytes, "bytes")
+
+
+def psnr_at_its_bytes(name: str) -> Ratio:
+    """PSNR of the codec's file of at most as many bytes, beside an encoder's."""
+    from effbook.compgs.rate import at_size
+    from effbook.experiments.compgs.peers import point, standing
+
+    peer = point(name)
+    prepared, judge = standing()
+    a, b = at_size(prepared, peer.size_bytes, judge=judge).psnr_db, peer.psnr_db
+    return Ratio(value=a - b, low=a - b, high=a - b, a=a, b=b, unit="dB", pairs=1, sign="-")
+
+
+def seconds_of_codec(what: str, allowed_s: float, n: int = 100_000) -> Ratio:
+    """Processor seconds for n Gaussians with harmonics, against those allowed; kernels are compiled before."""
+    import time
+
+    from effbook.compgs.codec import pack, prepare, unpack
+
+    pack(prepare(made_up(100)), 0.01)
+    scene, start = made_up(n), time.process_time()
+    data, _ = pack(prepare(scene), 0.005)
+    packed = time.process_time()
+    unpack(data)
+    seconds = packed - start if what == "encode" else time.process_time() - packed
+    return ratio(seconds, allowed_s, "s")
+
+
+def _register_peers() -> None:
+    from effbook.experiments.compgs.peers import names
+
+    for name, needs in names():
+        register_bench(
+            "compgs",
+            f"bytes at its PSNR, a still life: codec / {name}",
+            functools.partial(bytes_at_its_psnr, name),
+            "<= 1",
+            needs=needs,
+        )
+        register_bench(
+            "compgs",
+            f"PSNR at its bytes, a still life: codec - {name}",
+            functools.partial(psnr_at_its_bytes, name),
+            ">= 0",
+            needs=needs,
+        )
+
+
+_register_peers()
+register_bench(
+    "compgs",
+    "processor seconds, 100K Gaussians: codec's encoding / 5 s",
+    lambda: seconds_of_codec("encode", 5.0),
+    "<= 1",
+)
+register_bench(
+    "compgs",
+    "processor seconds, 100K Gaussians: codec's decoding / 0.5 s",
+    lambda: seconds_of_codec("decode", 0.5),
+    "<= 1",
 )
