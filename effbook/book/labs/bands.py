@@ -1,0 +1,71 @@
+"""The band of a lab's measured outcome: where another seed's outcome lies in 99 of 100 times, from measured seeds."""
+
+import functools
+import math
+import time
+from pathlib import Path
+
+import yaml
+
+from effbook.errors import EffbookError
+from effbook.files import write_atomically
+
+PLACE = Path(__file__).parent / "bands.yaml"
+SHARE = 0.99  # of other seeds' outcomes that lie in the band, if outcomes are normally distributed
+HEAD = "# Written by `effbook lab band NAME`: the instructor's outcome with each seed, and how long its run took.\n"
+
+
+def band_of(lab: str, profile: str) -> tuple[float, float]:
+    """The lower and the upper end. Raises EffbookError where fewer than three seeds were measured."""
+    entry = _read().get(lab, {}).get(profile)
+    if entry is None or len(entry["outcomes"]) < 3:
+        raise EffbookError(
+            f"the lab {lab} has no measured outcomes under {profile}", f"run 'effbook lab band {lab} --profile {profile}'"
+        )
+    return interval(list(entry["outcomes"].values()))
+
+
+def seconds_of(lab: str, profile: str) -> float | None:
+    """How long the instructor's notebook took, the median of the measured seeds; None where nothing was measured."""
+    entry = _read().get(lab, {}).get(profile)
+    return sorted(entry["seconds"])[len(entry["seconds"]) // 2] if entry else None
+
+
+def interval(outcomes: list[float]) -> tuple[float, float]:
+    """The prediction interval for one more outcome: mean -+ t s sqrt(1 + 1/n); a little air where all are the same."""
+    from scipy.stats import t
+
+    n = len(outcomes)
+    mean = math.fsum(outcomes) / n
+    deviation = math.sqrt(math.fsum((x - mean) ** 2 for x in outcomes) / (n - 1))
+    half = float(t.ppf((1 + SHARE) / 2, n - 1)) * deviation * math.sqrt(1 + 1 / n)
+    half = max(half, 1e-3 * abs(mean))
+    return mean - half, mean + half
+
+
+def measure_band(lab: str, *, profile: str, seeds: int = 5, source: Path | None = None) -> tuple[float, float]:
+    """Run the instructor's notebook with several seeds, write the outcomes into `bands.yaml`, return the band.
+
+    Raises EffbookError for fewer than three seeds, and where the notebook fails.
+    """
+    from effbook.book.labs.cells import instructor, lab_of
+    from effbook.book.labs.reference import outcome
+
+    if seeds < 3:
+        raise EffbookError(f"{seeds} seeds make no band", "give 3 or more")
+    notebook = instructor(lab, source)
+    entry: dict[str, object] = {"outcomes": {}, "seconds": []}
+    for seed in range(seeds):
+        began = time.perf_counter()
+        entry["outcomes"][seed] = round(outcome(notebook, seed=seed, profile=profile), 4)
+        entry["seconds"].append(round(time.perf_counter() - began, 1))
+    kept = dict(_read())
+    kept[lab_of(notebook)] = kept.get(lab, {}) | {profile: entry}
+    write_atomically(PLACE, HEAD + yaml.safe_dump(kept))
+    _read.cache_clear()
+    return band_of(lab, profile)
+
+
+@functools.cache
+def _read() -> dict:
+    return yaml.safe_load(PLACE.read_text(encoding="utf-8")) or {} if PLACE.is_file() else {}
