@@ -34,9 +34,12 @@ def grade(
     seed: Annotated[int, typer.Option(min=0, help="Your own: what the hidden checks draw from.")],
     lab: Annotated[str | None, typer.Option(help="Where the notebooks don't tell it.")] = None,
     profile: Profile = "mini",
-    instructor: Annotated[Path | None, typer.Option(help="The instructor's notebook; by default the checkout's.")] = None,
+    instructor: Annotated[
+        Path | None, typer.Option(help="The instructor's notebook; by default the checkout's.")
+    ] = None,
     limit_s: Annotated[
-        float | None, typer.Option(min=1, help="Seconds of processor time a submission.", show_default="from the instructor's run")
+        float | None,
+        typer.Option(min=1, help="Seconds of processor time a submission.", show_default="from the instructor's run"),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write.", show_default="FOLDER-graded")] = None,
 ) -> None:

@@ -328,6 +328,14 @@ def test_in_a_notebook_checks_say_what_is_wrong(capsys):
         labs.measured("cmsf", "smoke", high + 1, float)
 
 
+def test_what_was_measured_of_each_lab_is_told_on_the_page():
+    table = bands.table()
+    assert all(f"| {lab} | smoke |" in table for lab in cells.LABS)
+    assert "{include} labs.md" in (ROOT / "book" / "teach.md").read_text(encoding="utf-8")
+    assert bands.seconds_of("cmsf", "smoke") > 0
+    assert bands.seconds_of("cmsf", "paper") is None
+
+
 def test_a_band_holds_its_seeds_and_needs_three():
     low, high = bands.interval([1.0, 2.0, 3.0, 2.5, 1.5])
     assert low < 1

@@ -12,7 +12,7 @@ from effbook.files import write_atomically
 
 PLACE = Path(__file__).parent / "bands.yaml"
 SHARE = 0.99  # of other seeds' outcomes that lie in the band, if outcomes are normally distributed
-HEAD = "# Written by `effbook lab band NAME`: the instructor's outcome with each seed, and how long its run took.\n"
+HEAD = "# Written by `effbook lab band NAME`: the instructor's outcome by seed, and the processor time of each run.\n"
 
 
 def band_of(lab: str, profile: str) -> tuple[float, float]:
@@ -20,13 +20,14 @@ def band_of(lab: str, profile: str) -> tuple[float, float]:
     entry = _read().get(lab, {}).get(profile)
     if entry is None or len(entry["outcomes"]) < 3:
         raise EffbookError(
-            f"the lab {lab} has no measured outcomes under {profile}", f"run 'effbook lab band {lab} --profile {profile}'"
+            f"the lab {lab} has no measured outcomes under {profile}",
+            f"run 'effbook lab band {lab} --profile {profile}'",
         )
     return interval(list(entry["outcomes"].values()))
 
 
 def seconds_of(lab: str, profile: str) -> float | None:
-    """How long the instructor's notebook took, the median of the measured seeds; None where nothing was measured."""
+    """The processor time of the instructor's run, the median of the measured seeds; None where none was measured."""
     entry = _read().get(lab, {}).get(profile)
     return sorted(entry["seconds"])[len(entry["seconds"]) // 2] if entry else None
 
@@ -56,14 +57,25 @@ def measure_band(lab: str, *, profile: str, seeds: int = 5, source: Path | None 
     notebook = instructor(lab, source)
     entry: dict[str, object] = {"outcomes": {}, "seconds": []}
     for seed in range(seeds):
-        began = time.perf_counter()
+        began = time.process_time()
         entry["outcomes"][seed] = round(outcome(notebook, seed=seed, profile=profile), 4)
-        entry["seconds"].append(round(time.perf_counter() - began, 1))
+        entry["seconds"].append(round(time.process_time() - began, 1))
     kept = dict(_read())
     kept[lab_of(notebook)] = kept.get(lab, {}) | {profile: entry}
     write_atomically(PLACE, HEAD + yaml.safe_dump(kept))
     _read.cache_clear()
     return band_of(lab, profile)
+
+
+def table() -> str:
+    """What was measured of each lab, as a table of MyST: the outcomes, the band, and the processor time of a run."""
+    lines = ["| lab | profile | outcomes | band | processor time |", "|---|---|---|---|---|"]
+    for lab, entries in sorted(_read().items()):
+        for profile, entry in sorted(entries.items()):
+            low, high = interval(list(entry["outcomes"].values()))
+            each = ", ".join(f"{one:.1f}" for one in entry["outcomes"].values())
+            lines.append(f"| {lab} | {profile} | {each} | {low:.1f} to {high:.1f} | {seconds_of(lab, profile):.0f} s |")
+    return "\n".join([*lines, ""])
 
 
 @functools.cache

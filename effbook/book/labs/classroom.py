@@ -46,8 +46,8 @@ def private(*key: int) -> torch.Generator:
 def images(name: str, split: str, *, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """`count` images of a split, drawn by the seed: float [N, C, H, W] in 0..1, and labels [N].
 
-    From `data/NAME` beside the notebook if the lab came with it, its checksums verified, else from effbook's cache, where
-    the set is fetched. Raises EffbookError where the files are others, or the split has fewer images.
+    From `data/NAME` beside the notebook if the lab came with it, its checksums verified, else from effbook's cache,
+    where the set is fetched. Raises EffbookError where the files are others, or the split has fewer images.
     """
     from effbook import data
 

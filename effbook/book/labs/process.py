@@ -32,7 +32,8 @@ class HandedOver(NamedTuple):
 def run(cells: list[Cell], *, seed: int, limit_s: float) -> HandedOver:
     """Run the cells of a submission, for `limit_s` seconds of processor time; by the clock ten times as long.
 
-    Nothing that they do ends the caller. But the process has the rights of the user who grades: see "Teach with it" for a place where that does no harm.
+    Nothing that they do ends the caller. But the process has the rights of the user who grades: see "Teach with it"
+    for a place where that does no harm.
     """
     with tempfile.TemporaryDirectory(prefix="effbook-lab-", ignore_cleanup_errors=True) as folder:
         task, out, home = Path(folder) / "task.json", Path(folder) / "out", Path(folder) / "here"
@@ -66,7 +67,7 @@ def _call(command: list[str], folder: Path, limit_s: float) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """The environment, with the cache of data and the package named as absolute folders: the process works elsewhere."""
+    """The environment, with absolute folders for the cache of data and the package: the process works elsewhere."""
     from effbook import data
 
     package = str(Path(__file__).resolve().parents[3])

@@ -18,7 +18,7 @@ from effbook.errors import EffbookError
 
 
 class Check(NamedTuple):
-    """One value of a check: what it is called, and a function that says how a value of a student's is wrong, or None."""
+    """One value of a check: what it is called, and a function that says how a student's value is wrong, or None."""
 
     what: str
     problem: Callable[[object], str | None]
@@ -97,7 +97,8 @@ class _Trusted:
         tensors: dict = {}
         why = check.problem(from_plain(to_plain(got(), tensors), tensors))
         if why is not None:
-            raise EffbookError(f"the instructor's own {self.now} fails: {what}: it {why}", "mend the notebook")
+            remedy = "take another seed, or measure the band anew" if kind == "measured" else "mend the notebook"
+            raise EffbookError(f"the instructor's own {self.now} fails: {what}: it {why}", remedy)
         self.checks[self.now].append(check)
 
     def _compared(self, wanted: object) -> Callable[[object], str | None]:

@@ -1,7 +1,7 @@
 """The process in which a submission runs: cell by cell, with what it computes handed over as plain values in files.
 
-`python -m effbook.book.labs.worker TASK.json OUT` reads the cells and writes OUT/<cell>.json and .safetensors after each
-check, and OUT/errors.json. It compares nothing and holds no reference.
+`python -m effbook.book.labs.worker TASK.json OUT` reads the cells and writes OUT/<cell>.json and .safetensors after
+each check, and OUT/errors.json. It compares nothing and holds no reference.
 """
 
 import json
