@@ -4,6 +4,7 @@ import copy
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -12,6 +13,7 @@ import nbformat
 import pytest
 import torch
 
+from effbook import data
 from effbook.book import labs
 from effbook.book.labs import bands, cells, classroom, process, values
 from effbook.book.labs.grading import Result, as_csv, submissions
@@ -174,7 +176,7 @@ def graded(tmp_path_factory):
         (folder / "handed-in" / name).mkdir(parents=True)
         (folder / f"{name}.ipynb").rename(folder / "handed-in" / name / "cmsf.ipynb")
     (folder / "handed-in" / "broken.ipynb").write_text("no notebook")
-    words = ["lab", "grade", str(folder / "handed-in"), "--seed", str(SEED), "--profile", "smoke", "--limit-s", "20"]
+    words = ["lab", "grade", str(folder / "handed-in"), "--seed", str(SEED), "--profile", "smoke", "--limit-s", "15"]
     words += ["--instructor", str(released.instructor), "--lab", "cmsf"]
     code = f"from effbook import cli; cli.main({words!r})"
     (manifests,) = (folder / "installed").rglob("share/effbook/data_manifests")
@@ -326,6 +328,22 @@ def test_in_a_notebook_checks_say_what_is_wrong(capsys):
     labs.measured("cmsf", "smoke", (low + high) / 2, float)
     with pytest.raises(AssertionError, match="the measured outcome is"):
         labs.measured("cmsf", "smoke", high + 1, float)
+
+
+def test_data_that_came_with_a_lab_are_read_from_beside_it_and_verified(tmp_path, monkeypatch):
+    (tmp_path / "data" / "digits").mkdir(parents=True)
+    beside = tmp_path / "data" / "digits" / "digits.csv.gz"
+    shutil.copy(data.fetch("digits") / "digits.csv.gz", beside)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(data, "fetch", lambda name: pytest.fail("it was fetched"))
+    pictures, truth = labs.images("digits", "test", count=5, seed=3)
+    assert pictures.shape == (5, 1, 8, 8)
+    assert torch.equal(truth, labs.images("digits", "test", count=5, seed=3)[1])
+    with pytest.raises(EffbookError, match="has 360 images in test, not 361"):
+        labs.images("digits", "test", count=361)
+    beside.write_bytes(b"another file")
+    with pytest.raises(EffbookError, match="is missing or damaged"):
+        labs.images("digits", "test", count=5)
 
 
 def test_what_was_measured_of_each_lab_is_told_on_the_page():
