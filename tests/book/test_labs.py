@@ -17,7 +17,7 @@ from effbook import data
 from effbook.book import labs
 from effbook.book.labs import bands, cells, classroom, process, values
 from effbook.book.labs.grading import Result, as_csv, submissions
-from effbook.book.labs.reference import reference
+from effbook.book.labs.reference import reference, with_parameters
 from effbook.book.site import repository_root
 from effbook.errors import EffbookError
 
@@ -247,13 +247,27 @@ def test_whoever_edits_a_check_is_checked_by_the_original(graded):
 
 
 @pytest.mark.slow
-def test_whoever_loses_metadata_is_known_by_the_cells_ids_and_loses_what_cannot_be_known(graded):
+def test_whoever_loses_metadata_is_known_by_the_cells_ids_and_runs_where_it_stands_without(graded):
     rows, _ = graded
-    found = points(rows["loses"])
-    assert found["cmsf-ema-visible"] == found["cmsf-ema-hidden"] == 0
-    assert found["cmsf-topk-hidden"] == HONEST["cmsf-topk-hidden"]
+    assert points(rows["loses"]) == HONEST
     assert "cmsf-topk had lost its metadata: it was known by its id" in rows["loses"]["notes"]
-    assert "cmsf-ema is missing" in rows["loses"]["notes"]
+    assert "cmsf-ema is not there" in rows["loses"]["notes"]
+
+
+def test_what_was_added_runs_where_it_stands_and_a_gap_that_is_gone_is_empty():
+    notebook = instructor("cmsf")
+    handed = cells.student_version(notebook)
+    handed.cells.insert(0, nbformat.v4.new_code_cell("first = 1"))
+    place = handed.cells.index(cell_of(handed, "cmsf-topk"))
+    handed.cells[place] = nbformat.v4.new_code_cell("mine = 2")
+    run, notes = cells.assembled(notebook, handed)
+    sources = [cell.source for cell in with_parameters(run, seed=5, profile="smoke")]
+    assert sources[0] == "first = 1"
+    assert sources[2] == "# Parameters\nprofile = 'smoke'\nseed = 5"
+    visible = next(cell.source for cell in run if cell.grade_id == "cmsf-topk-visible")
+    assert sources.index("mine = 2") < sources.index(visible)
+    assert next(cell.source for cell in run if cell.grade_id == "cmsf-topk") == ""
+    assert [note.partition(";")[0] for note in notes] == ["cmsf-topk is not there"]
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ _FROM = {
     **dict.fromkeys(("expect", "measured", "private", "images"), "classroom"),
     "grade": "grading",
     "measure_band": "bands",
-    "release": "release",
+    "release": "releasing",
 }
 
 __all__ = list(_FROM)

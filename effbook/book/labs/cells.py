@@ -112,6 +112,8 @@ def faults(notebook: NotebookNode) -> list[str]:
     sums = dict.fromkeys(POINTS, 0)
     for task in tasks(notebook):
         sums[task.kind] += task.points
+    if not any(name.endswith("-parameters") for name in names):
+        found.append("no cell declares its parameters")
     if sums != POINTS:
         found.append(f"its points are {sums}, not {POINTS}")
     return found
@@ -163,7 +165,8 @@ def assembled(notebook: NotebookNode, handed_in: NotebookNode | None) -> tuple[l
     """The cells to run for a submission, and what is to be said about it; None: the instructor's own, to be trusted.
 
     Only gaps and what a student added are taken from a submission. Everything else is the instructor's, so an edited
-    check is as it was. A cell whose metadata is lost is known by its notebook id.
+    check is as it was. A cell whose metadata is lost is known by its notebook id; one that has lost both is run where
+    it stands, as one that the student added.
     """
     notes: list[str] = []
     found, extras = _sorted(notebook, handed_in, notes) if handed_in is not None else ({}, {})
@@ -213,7 +216,7 @@ def _sorted(
         (changed, "was edited: the original was run"),
         (lost, "had lost its metadata: it was known by its id"),
         (twice, "is there twice: the first was taken"),
-        (missing, "is missing, or has lost its metadata and its id"),
+        (missing, "is not there; if it has lost its metadata and its id, it was run as a cell that was added"),
     ):
         notes += [f"{name} {told}" for name in which]
     return found, extras

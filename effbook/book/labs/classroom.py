@@ -59,7 +59,7 @@ def images(name: str, split: str, *, count: int, seed: int = 0) -> tuple[Tensor,
         found = data.load_images(name, split)
     if count > len(found):
         raise EffbookError(f"{name} has {len(found)} images in {split}, not {count}", "ask for fewer")
-    chosen = torch.randperm(len(found), generator=generator(seed, len(split)))[:count]
+    chosen = torch.randperm(len(found), generator=generator(seed, len(found)))[:count]
     pictures = torch.from_numpy(found.images)[chosen].float() / 255
     pictures = pictures[:, None] if pictures.ndim == 3 else pictures.movedim(-1, 1)
     return pictures.contiguous(), torch.from_numpy(found.labels)[chosen]

@@ -50,9 +50,10 @@ def outcome(notebook: NotebookNode, *, seed: int, profile: str) -> float:
 
 
 def with_parameters(cells: list[Cell], *, seed: int, profile: str) -> list[Cell]:
-    """The cells with papermill's one behind the first, which declares the parameters."""
+    """The cells, with one as papermill injects it behind the instructor's that declares the parameters."""
+    at = next(i for i, cell in enumerate(cells) if cell.grade_id.endswith("-parameters"))
     given = Cell("given-parameters", f"# Parameters\nprofile = {profile!r}\nseed = {seed!r}", False)
-    return [cells[0], given, *cells[1:]]
+    return [*cells[: at + 1], given, *cells[at + 1 :]]
 
 
 @contextlib.contextmanager
