@@ -10,7 +10,7 @@ import importlib
 _FROM = {
     **dict.fromkeys(("expect", "measured", "private", "images"), "classroom"),
     "grade": "grading",
-    "measure_band": "bands",
+    "measure_band": "measuring",
     "release": "releasing",
 }
 

@@ -2,7 +2,6 @@
 
 import functools
 import math
-import time
 from pathlib import Path
 
 import yaml
@@ -44,27 +43,12 @@ def interval(outcomes: list[float]) -> tuple[float, float]:
     return mean - half, mean + half
 
 
-def measure_band(lab: str, *, profile: str, seeds: int = 5, source: Path | None = None) -> tuple[float, float]:
-    """Run the instructor's notebook with several seeds, write the outcomes into `bands.yaml`, return the band.
-
-    Raises EffbookError for fewer than three seeds, and where the notebook fails.
-    """
-    from effbook.book.labs.cells import instructor, lab_of
-    from effbook.book.labs.reference import outcome
-
-    if seeds < 3:
-        raise EffbookError(f"{seeds} seeds make no band", "give 3 or more")
-    notebook = instructor(lab, source)
-    entry: dict[str, object] = {"outcomes": {}, "seconds": []}
-    for seed in range(seeds):
-        began = time.process_time()
-        entry["outcomes"][seed] = round(outcome(notebook, seed=seed, profile=profile), 4)
-        entry["seconds"].append(round(time.process_time() - began, 1))
+def keep(lab: str, profile: str, entry: dict) -> None:
+    """Write what was measured of a lab: its outcomes by seed, and the seconds of each."""
     kept = dict(_read())
-    kept[lab_of(notebook)] = kept.get(lab, {}) | {profile: entry}
+    kept[lab] = kept.get(lab, {}) | {profile: entry}
     write_atomically(PLACE, HEAD + yaml.safe_dump(kept))
     _read.cache_clear()
-    return band_of(lab, profile)
 
 
 def table() -> str:

@@ -70,7 +70,7 @@ def read(path: Path) -> NotebookNode:
 
 def instructor(lab: str, source: Path | None = None) -> NotebookNode:
     """The instructor's notebook: `source`, or labs/NAME.ipynb of the checkout. Raises EffbookError if it has faults."""
-    from effbook.book.site import repository_root
+    from effbook.book.places import repository_root
 
     if source is None and lab not in LABS:
         raise EffbookError(f"there is no lab {lab!r}", f"choose one of {', '.join(LABS)}")

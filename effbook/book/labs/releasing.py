@@ -60,7 +60,7 @@ def release(lab: str, *, out: Path, source: Path | None = None, wheel: Path | No
 
 def build_wheel(folder: Path) -> Path:
     """The wheel of this checkout, made in `folder` from a copy, so that nothing is left in the sources."""
-    from effbook.book.site import repository_root
+    from effbook.book.places import repository_root
 
     root, copied = repository_root(), folder / "source"
     copied.mkdir()
