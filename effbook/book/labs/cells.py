@@ -213,12 +213,12 @@ def _sorted(
     ]
     missing = [name for cell in notebook.cells if kind_of(cell) == "gap" and (name := by_id[cell.id]) not in found]
     for which, told in (
-        (changed, "was edited: the original was run"),
-        (lost, "had lost its metadata: it was known by its id"),
-        (twice, "is there twice: the first was taken"),
-        (missing, "is not there; if it has lost its metadata and its id, it was run as a cell that was added"),
+        (changed, "edited, so the original was run"),
+        (lost, "without metadata, but known by id"),
+        (twice, "there twice, of which the first was taken"),
+        (missing, "not there, or run as added cells, having lost metadata and id"),
     ):
-        notes += [f"{name} {told}" for name in which]
+        notes += [f"{told}: {', '.join(which)}"] if which else []
     return found, extras
 
 

@@ -96,7 +96,7 @@ def _read(path: Path) -> NotebookNode | str:
     try:
         return labs.read(path)
     except EffbookError as error:
-        return error.cause
+        return error.cause.replace(str(path), path.name)
 
 
 def _common(names: set[str]) -> str:
@@ -159,7 +159,11 @@ def as_csv(results: list[Result], notebook: NotebookNode) -> str:
     out.writerow(["student", *ids, f"automatic ({automatic})", f"to read ({read})", "seconds", "notes"])
     for one in results:
         each = [one.points.get(task.grade_id, "") for task in tasks]
-        said = "; ".join([*one.notes, *(f"{cell}: {why}" for cell, why in one.reasons.items())])
+        why = {}  # the cells by what keeps them from their points
+        for cell, reason in one.reasons.items():
+            why.setdefault(reason, []).append(cell)
+        told = [f"{', '.join(cells)}: {reason}" for reason, cells in why.items() if reason not in one.notes]
+        said = "; ".join([*one.notes, *told])
         out.writerow([_harmless(one.student), *each, one.total, "", f"{one.seconds:.0f}", _harmless(said)])
     return written.getvalue()
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from effbook.book.labs import values
 from effbook.book.labs.cells import Cell
+from effbook.book.labs.worker import DONE
 from effbook.errors import EffbookError
 
 WALL_FACTOR, LEAST_WALL_S = 10, 600  # a process may wait for a busy machine: its limit is of processor time first
@@ -43,6 +44,8 @@ def run(cells: list[Cell], *, seed: int, limit_s: float) -> HandedOver:
         began = time.perf_counter()
         ended = _call([sys.executable, "-m", "effbook.book.labs.worker", str(task), str(out)], home, limit_s)
         seconds = time.perf_counter() - began
+        if not ended and not (out / DONE).is_file():
+            ended = "its process ended itself before the last cell"
         entries = {cell.grade_id: _entries(out / cell.grade_id) for cell in cells if cell.graded}
         return HandedOver(entries, _errors(out / "errors.json"), ended, seconds)
 

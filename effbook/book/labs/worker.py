@@ -1,7 +1,7 @@
 """The process in which a submission runs: cell by cell, with what it computes handed over as plain values in files.
 
 `python -m effbook.book.labs.worker TASK.json OUT` reads the cells and writes OUT/<cell>.json and .safetensors after
-each check, and OUT/errors.json. It compares nothing and holds no reference.
+each check, OUT/errors.json, and at the end OUT/done. It compares nothing and holds no reference.
 """
 
 import json
@@ -14,6 +14,9 @@ import torch
 
 from effbook.book.labs import values
 from effbook.book.labs.classroom import SEED
+
+
+DONE = "done"  # a file that says that all cells were run
 
 
 class Kernel:
@@ -69,6 +72,7 @@ def main(task: Path, out: Path) -> None:
             write(out / "errors.json", json.dumps(errors), encoding="utf-8")
         if graded:
             hand_in(out / name, kernel.entries, kernel.tensors)
+    write(out / DONE, "", encoding="utf-8")
 
 
 def _limit(seconds: float) -> None:
