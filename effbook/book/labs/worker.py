@@ -15,7 +15,6 @@ import torch
 from effbook.book.labs import values
 from effbook.book.labs.classroom import SEED
 
-
 DONE = "done"  # a file that says that all cells were run
 
 
