@@ -15,7 +15,7 @@ STAMPS := _build/stamps
 
 # What is hidden, compiled or locked is no source.
 CODE := $(shell find effbook data_manifests -type f -not -name '*.pyc' -not -name '*.nb[ic]') pyproject.toml
-PAGES := $(shell find book notebooks -type f -not -name '*.lock' -not -path '*/.*') _config.yml _toc.yml
+PAGES := $(shell find book notebooks labs -type f -not -name '*.lock' -not -path '*/.*') _config.yml _toc.yml
 TESTS := $(shell find tests -name '*.py')
 
 .DEFAULT_GOAL := book

@@ -132,6 +132,12 @@ ADAPTIVE = """
 from effbook.adaptive import *
 AViTConfig(), AtsConfig(), AdaViTConfig(), TrainConfig()
 """
+LABS = """
+from effbook.book import check_parameters
+from effbook.book.choices import AtLeast, Profile
+from effbook.book.labs import expect, images, measured, private
+expect("two images", list(images("toy-shapes", "test", count=2)[0].shape), [2, 3, 32, 32])
+"""
 COMMANDS = """
 from effbook import cli, experiments
 experiments.load()
@@ -142,8 +148,8 @@ DOOR = "from effbook import cli; cli.main({words!r})"
 
 @pytest.mark.parametrize(
     "code",
-    [NOLA, COMPGS, CMSF, SIMREG, ADAPTIVE, SLOWFORMER],
-    ids=["nola", "compgs and gaussians", "cmsf", "simreg", "adaptive", "slowformer"],
+    [NOLA, COMPGS, CMSF, SIMREG, ADAPTIVE, SLOWFORMER, LABS],
+    ids=["nola", "compgs and gaussians", "cmsf", "simreg", "adaptive", "slowformer", "what a student's lab calls"],
 )
 def test_the_libraries_work_with_what_a_plain_installation_brings(code):
     done = run_with("", code)

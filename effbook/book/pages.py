@@ -1,9 +1,10 @@
-"""Pages that are generated when the book is built: all exhibits, each chapter's as printed, the errata; the ledgers."""
+"""Pages that are generated with the book: all exhibits, each chapter's as printed, errata, ledgers, what labs reach."""
 
 from pathlib import Path
 
 from effbook.book import cells
 from effbook.book.cells import write_cells
+from effbook.book.labs import bands
 from effbook.book.overview import exhibits_html
 from effbook.book.places import places
 from effbook.book.printed import errata_page, printed_page
@@ -40,6 +41,7 @@ def write_generated(stage: Path, *, profile: str, version: str) -> None:
         table = exhibits_html(chapter, profile=profile, where=where, root="../../", filters=False)
         _write(folder / "verdicts.md", raw(table))
         _write(folder / "bench.md", bench_table(ledger.recorded(folder.name)))
+    _write(book / "labs.md", bands.table())  # included by "Teach with it"
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Where on the site an exhibit stands, and what the chapters are called there."""
+"""Where the book's sources are, and where on the site an exhibit stands."""
 
 import re
 from dataclasses import dataclass
@@ -7,10 +7,22 @@ from pathlib import Path
 import nbformat
 import yaml
 
+from effbook.errors import EffbookError
 from effbook.exhibits.listing import Entry
 
 HIDDEN = {"remove-cell", "remove-output"}
 ANCHOR = re.compile(r'<div class="eff-exhibit" id="([^"]+)">')
+
+
+def repository_root() -> Path:
+    """The checkout that holds the book's sources."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "_toc.yml").is_file():
+        raise EffbookError(
+            f"The book's sources are not beside the package in {root}",
+            "install effbook from a checkout: pip install -e .",
+        )
+    return root
 
 
 @dataclass(frozen=True)

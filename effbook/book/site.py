@@ -27,22 +27,12 @@ from effbook.book import pages, viewer
 from effbook.book.check import check_site
 from effbook.book.execution import execute, toc_notebooks
 from effbook.book.parameters import parse_parameters
+from effbook.book.places import repository_root
 from effbook.errors import EffbookError
 from effbook.files import leftovers, remove, replace
 
 MATHJAX = "tex-svg-full.js"  # one file, no fonts: works from file:// in every browser
 SPHINX = "from jupyter_book.cli.main import main; main()"
-
-
-def repository_root() -> Path:
-    """The checkout that holds the book's sources."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / "_toc.yml").is_file():
-        raise EffbookError(
-            f"The book's sources are not beside the package in {root}",
-            "install effbook from a checkout: pip install -e .",
-        )
-    return root
 
 
 def build(
