@@ -54,7 +54,8 @@ def _state_text(one: Entry, profile: str) -> str:
     if not count.runs:
         return (one.why or "") if count.state in ("drawing", "no run") else "arithmetic"
     apart = "".join(f", {n} {word}" for word, n in (("rechecked", count.rechecked), ("stale", count.stale)) if n)
-    return f"{count.recorded} of {count.runs} runs recorded{apart}"
+    rows = f", {count.rows_measured} of {count.rows} rows" if count.rows_measured < count.rows else ""
+    return f"{count.recorded} of {count.runs} runs recorded{apart}{rows}"
 
 
 def _chips(verdicts: dict[str, str], profile: str) -> Markup:

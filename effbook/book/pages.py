@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from effbook.book import cells
+from effbook.book.cells import write_cells
 from effbook.book.overview import exhibits_html
 from effbook.book.places import places
 from effbook.book.printed import errata_page, printed_page
@@ -32,6 +34,7 @@ def write_generated(stage: Path, *, profile: str, version: str) -> None:
         found = [one for one in known.values() if one.chapter == chapter]
         page = printed_page(chapter, found, listed, where, profile=profile, look=look)
         _write(book / "printed" / f"{chapter}.md", page)
+    write_cells(stage / "extra" / cells.FOLDER, listed, where, profile=profile, look=look)
     for folder in sorted(path.parent for path in book.glob("*/runs.md")):  # included by a chapter's page
         chapter = [one for one in listed if folder.name in one.systems]
         table = exhibits_html(chapter, profile=profile, where=where, root="../../", filters=False)

@@ -103,15 +103,22 @@ def _type(annotation: ast.expr) -> object | None:
         return None
 
 
+class ParameterError(EffbookError):
+    """A parameter that a notebook refuses; in a kernel its sentence stands alone, where papermill ends."""
+
+    def _render_traceback_(self) -> list[str]:  # IPython asks for it
+        return [str(self)]
+
+
 def check_values(declared: Mapping[str, Parameter], values: Mapping[str, object], where: str = "the notebook") -> None:
-    """Check names, types and values against the declared parameters; the first problem is raised as EffbookError."""
+    """Check names, types and values against the declared parameters; the first problem is raised as ParameterError."""
     for name, value in values.items():
         if name not in declared:
             near = difflib.get_close_matches(name, declared, n=1)
             remedy = f"did you mean {near[0]!r}?" if near else "its parameters are " + ", ".join(declared)
-            raise EffbookError(f"{where} has no parameter {name!r}", remedy.rstrip("?"))
+            raise ParameterError(f"{where} has no parameter {name!r}", remedy.rstrip("?"))
         if problem := declared[name].problem(value):
-            raise EffbookError(f"Parameter {name!r} of {where} {problem}", f"it means: {declared[name].help}")
+            raise ParameterError(f"Parameter {name!r} of {where} {problem}", f"it means: {declared[name].help}")
 
 
 def check_parameters(namespace: Mapping[str, object]) -> None:
@@ -123,7 +130,7 @@ def check_parameters(namespace: Mapping[str, object]) -> None:
     cells = [source for source in namespace.get("In", []) if source.strip()] or _compiled_cells()
     declared_at = [place for place, source in enumerate(cells) if _only_declares(source)]
     if not declared_at:
-        raise EffbookError("This notebook's parameters cell was not run", "run the notebook from its first cell")
+        raise ParameterError("This notebook's parameters cell was not run", "run the notebook from its first cell")
     declared = parse_parameters(cells[declared_at[-1]])
     injected = {}
     for source in cells[declared_at[-1] + 1 :]:

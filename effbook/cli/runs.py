@@ -1,5 +1,6 @@
 """The commands that plan, run and measure: plan, run, bench."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -48,10 +49,16 @@ def run(
     to_do = [pair for pair in pairs if fresh or records.find(*pair) is None]
     lacks = _lacks(to_do)
     _make_room([recipe for recipe, _ in to_do])
-    able = [pair for pair in pairs if pair not in lacks]
+    missing = _missing_data([recipe for recipe, profile in to_do if (recipe, profile) not in lacks], quiet)
+    unread = [pair for pair in to_do if pair not in lacks and missing.keys() & set(pair[0].datasets())]
+    able = [pair for pair in pairs if pair not in lacks and pair not in unread]
     done = execute_all(able, jobs=jobs, fresh=fresh, quiet=quiet)
     for name in _touched(what, {recipe for recipe, _ in able}, profile):
         exhibits.show_terminal(name, profile)
+    if unread:
+        name, first = next(iter(missing.items()))
+        more = f"; {', '.join(other for other in missing if other != name)} neither" if len(missing) > 1 else ""
+        raise EffbookError(f"{len(unread)} of {len(pairs)} runs were left out: {first.cause}{more}", first.remedy)
     if lacks:
         what_lacks = " and ".join(sorted({one for lack in lacks.values() for one in lack}))
         raise EffbookError(
@@ -99,6 +106,19 @@ def _lacks(pairs: list) -> dict:
     from effbook.runs import machine
 
     return {pair: lack for pair in pairs if (lack := machine.missing(pair[0].needs()))}
+
+
+def _missing_data(to_do: list, quiet: bool) -> dict[str, EffbookError]:
+    """Fetch the data of all runs before the first of them starts; what could not be had, and why."""
+    from effbook import data
+
+    failures = {}
+    for name in sorted({name for recipe in to_do for name in recipe.datasets()}):
+        try:
+            data.fetch(name, progress=not quiet and sys.stderr.isatty())
+        except EffbookError as error:
+            failures[name] = error
+    return failures
 
 
 def _make_room(to_do: list) -> None:

@@ -157,6 +157,14 @@ class Manifest(Strict):
         return None
 
     @property
+    def in_registries(self) -> bool:
+        """Whether a package registry carries it, or nothing need be fetched; a model hub is no package registry."""
+        return any(
+            source.kind == "generated" or (source.kind == "package" and source.registry != "hub")
+            for source in self.sources
+        )
+
+    @property
     def hub_id(self) -> str | None:
         """The model hub's name of these weights, where there is one."""
         return next((s.package for s in self.sources if s.kind == "package" and s.registry == "hub"), None)

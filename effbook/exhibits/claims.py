@@ -16,6 +16,7 @@ from effbook.exhibits.measure import Table, mean_by, measured
 from effbook.exhibits.register import exhibit
 from effbook.exhibits.schema import Exhibit
 from effbook.exhibits.sentences import Cell, Claim, Operand, Sum, Test
+from effbook.runs import bench as ledger
 from effbook.runs.summary import summarise
 
 Verdict = Literal["holds", "fails", "undecided", "not run"]
@@ -37,6 +38,9 @@ class Outcome:
     half_width: float | None = None
     n: int = 0
     why: str = ""
+    unit: str = ""  # of a difference
+    column: str = ""  # that it compares in
+    ledger: bool = False  # decided by a line of the ledger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +59,25 @@ class Judgement:
         return sum(outcome.verdict != "not run" for outcome in self.outcomes)
 
     @property
+    def numbers(self) -> str:
+        """The test that the verdict hangs on in numbers, such as "ratio 1.08 ±0.02, asked for ≤ 1.05"."""
+        one = decisive(self.outcomes)
+        if one is None or one.ledger or self.arithmetic:
+            return ""
+        test, unit = one.test, "" if one.test.ratio else f" {one.unit}".rstrip()
+        single = isinstance(test.right, int | float) and isinstance(test.left, Cell)
+        what = "ratio" if test.ratio else "value" if single else "difference"
+        half = f" ±{_digits(one.half_width)}" if one.half_width else ""
+        sign = {">=": "≥", "<=": "≤"}.get(test.op, test.op)
+        value, asked = (_digits(v, signed=what == "difference") for v in (one.estimate, test.margin))
+        if what == "difference" and one.unit == "%":
+            unit = " points"
+        if what == "value":
+            value, asked = _digits(one.estimate + test.right), _digits(test.margin + test.right)
+        which = f" in {one.column}" if len(self.outcomes) > 1 and one.column else ""
+        return f"{what}{which} {value}{half}{unit}, asked for {sign} {asked}"
+
+    @property
     def why(self) -> str:
         """In words, what the verdict rests on."""
         held = sum(o.verdict == "holds" for o in self.outcomes)
@@ -62,9 +85,27 @@ class Judgement:
         if 0 < self.ran < len(self.outcomes):
             counted += f", {len(self.outcomes) - self.ran} not run"
         reasons = [o.why for o in self.outcomes if o.why and (o.verdict == "undecided" or self.verdict == "not run")]
+        reasons += [o.why for o in self.outcomes if o.test.bench and o.ledger]
         if NOT_YET in reasons:  # what is still to run matters more than what never runs at this scale
             reasons = []
         return "; ".join([*[counted] * bool(counted), *dict.fromkeys(reasons)][:3])
+
+
+def decisive(outcomes: Sequence[Outcome]) -> Outcome | None:
+    """The measured test that the verdict hangs on: one that fails, else one in the noise, else the closest that holds.
+
+    Of several, the one that is worst, or least far on the right side, in units of its own interval.
+    """
+    for word in ("fails", "undecided", "holds"):
+        if known := [one for one in outcomes if one.verdict == word and one.estimate is not None]:
+            return min([one for one in known if one.half_width] or known, key=_room)  # counts are told by their cells
+    return None
+
+
+def _room(one: Outcome) -> float:
+    """How far on the right side of the margin an estimate is, by its interval; below 0 on the wrong side."""
+    gap = (one.estimate - one.test.margin) * (1 if one.test.op in (">", ">=") else -1)
+    return gap / (one.half_width or abs(one.test.margin) or 1.0)
 
 
 Quantity = tuple[tuple[str, ...], str | None]  # what was measured: the keys of the runs, and the metric
@@ -120,7 +161,9 @@ def judge(
     if claim.paper_only and profile != "paper" and not arithmetic:
         outcomes = tuple(Outcome(test=test, verdict="not run", why=PAPER_ONLY) for test in tests)
     else:
-        outcomes = tuple(_decide(test, tables, profile) for test in tests)
+        outcomes = tuple(
+            _benched(test, found) if _by_bench(test, profile) else _decide(test, tables, profile) for test in tests
+        )
     return Judgement(
         claim=claim, profile=profile, verdict=_join(claim, outcomes), outcomes=outcomes, arithmetic=arithmetic
     )
@@ -169,12 +212,39 @@ def _decide(test: Test, tables: Tables, profile: str) -> Outcome:
         return Outcome(test=test, verdict="undecided", n=len(compared), why=f"fewer than {LEAST_SEEDS} seeds in common")
     mean, half, n = summarise(compared)
     place = _place(mean - half, mean + half, test)
-    return Outcome(test=test, verdict=place, estimate=mean, half_width=half, n=n)
+    column = next(tables(c.exhibit).exhibit.column(c.column) for c in test.cells)
+    known = {"unit": column.unit, "column": f"{column.group or ''} {column.label}".strip()}
+    return Outcome(test=test, verdict=place, estimate=mean, half_width=half, n=n, **known)
+
+
+def _by_bench(test: Test, profile: str) -> bool:
+    return test.bench is not None and profile in ("mini", "lab")
+
+
+def _benched(test: Test, found: Exhibit) -> Outcome:
+    """A test of times by the chapter's ledger, which has measured both sides in turns on this or another machine."""
+    entry = ledger.recorded(found.chapter).get(test.bench.line)
+    if entry is None:
+        return Outcome(test=test, verdict="not run", why=f"effbook bench {found.chapter} has not measured it yet")
+    measured_ratio = entry["ratio"]
+    value, low, high, pairs = (measured_ratio[name] for name in ("value", "low", "high", "pairs"))
+    if pairs < LEAST_SEEDS:
+        return Outcome(test=test, verdict="undecided", n=pairs, why=f"the ledger has fewer than {LEAST_SEEDS} pairs")
+    margin = test.margin if test.bench.margin is None else test.bench.margin
+    place = _place(low, high, test.model_copy(update={"margin": margin}))
+    why = f"the ledger's {test.bench.line} is {value:.3g} ({low:.3g} to {high:.3g})"
+    return Outcome(test=test, verdict=place, estimate=value, half_width=(high - low) / 2, n=pairs, why=why, ledger=True)
 
 
 def _coarsest(sides: list[_Side], seeds: list[int]) -> dict[int, int]:
     """The draws of the side that has fewest: what is compared is no more independent than any of its values."""
     return min((side.draws for side in sides), key=lambda draws: len({draws.get(seed, seed) for seed in seeds}))
+
+
+def _digits(value: float, *, signed: bool = False) -> str:
+    """Three significant digits, without exponents below a million."""
+    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"+{text}" if signed and value > 0 else text
 
 
 def _compare(left: float, right: float, test: Test) -> float | None:

@@ -6,17 +6,20 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from effbook import data
 from effbook.exhibits.claims import Judgement, judge, judgements
 from effbook.exhibits.counts import counts_text
 from effbook.exhibits.look import Look
 from effbook.exhibits.measure import Table, measured
-from effbook.exhibits.rows import heads_of, records_of, rows_of
+from effbook.exhibits.register import recipes_of_exhibit
+from effbook.exhibits.rows import heads_of, parts_of, records_of, rows_of
 from effbook.exhibits.states import state_of
 from effbook.exhibits.text import ARITHMETIC, drawing_facts, measured_text, notes, numbered_notes, waits_text
 from effbook.runs.profiles import check_profile
+from effbook.runs.progress import duration
 
 FOLDER = Path(__file__).parent / "templates"
-RECORDS = "../../records/"  # seen from a notebook's page on the site
+RECORDS, CELLS = "../../records/", "../../cells/"  # seen from a notebook's page on the site
 MEANING = {
     "smoke": "seconds; proves that every path runs, the numbers mean nothing",
     "mini": "real data and weights at a small scale; only the claims are judged",
@@ -85,19 +88,46 @@ def _body(table: Table, look: Look, *, plot: bool) -> dict[str, object]:
         "plot": plot_html(found.id, table.profile, look) if plot else "",
         "claims": [_claim(judgement) for judgement in judgements(table, look)],
         "records": records_of(table),
+        "rerun": rerun_of(table, look),
         "root": RECORDS,
         **_table(table),
+    }
+
+
+def rerun_of(table: Table, look: Look) -> dict[str, object] | None:
+    """The command that computes an exhibit again, what its runs took where they are recorded, and the data they read.
+
+    None where it has no run under the profile. `elsewhere` names the data that no package registry carries.
+    """
+    runs = recipes_of_exhibit(table.exhibit, table.profile)
+    if not runs:
+        return None
+    seconds = sum(r.cost.wall_seconds for run in runs if (r := look.record(run, table.profile)) is not None)
+    read = sorted({name for run in runs for name in run.datasets()})
+    return {
+        "command": f"effbook run {table.exhibit.id} --profile {table.profile} --fresh",
+        "runs": len(runs),
+        "took": duration(seconds) if seconds else "",
+        "data": [name for name in read if data.manifest(name).in_registries],
+        "elsewhere": [name for name in read if not data.manifest(name).in_registries],
     }
 
 
 def _table(table: Table) -> dict[str, object]:
     counted = badge("paper", arithmetic=True)
     lines = {"measured": Markup("measured ") + badge(table.profile), "counted": Markup("counted ") + counted}
+    parts = parts_of(table.exhibit)
     return {
         "title": table.exhibit.title,
-        "heads": heads_of(table.exhibit, counted),
-        "rows": rows_of(table, **lines, root=RECORDS),
-        "width": len(table.exhibit.columns) + 1,
+        "parts": [
+            {
+                "heads": heads_of(table.exhibit, columns, counted),
+                "rows": rows_of(table, columns, **lines, root=CELLS),
+                "width": len(columns) + 1,
+                "name": ", ".join(dict.fromkeys(c.group for c in columns if c.group)) if len(parts) > 1 else "",
+            }
+            for columns in parts
+        ],
         "numbers": numbered_notes(table.exhibit),
     }
 
@@ -105,7 +135,8 @@ def _table(table: Table) -> dict[str, object]:
 def _claim(judgement: Judgement) -> dict[str, object]:
     claim = judgement.claim
     disputed = "the printed values contradict it" if claim.disputed else ""
-    told = ". ".join(text.rstrip(".") for text in (claim.source, disputed, judgement.why, claim.note) if text)
+    texts = (claim.source, disputed, judgement.numbers, judgement.why, claim.note)
+    told = ". ".join(text.rstrip(".") for text in texts if text)
     scale = badge(judgement.profile, arithmetic=judgement.arithmetic)
     return {"chip": chip(judgement.verdict, scale), "text": claim.text, "told": told}
 

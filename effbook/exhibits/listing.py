@@ -130,4 +130,5 @@ def runs_text(runs: Progress) -> str:
         return ""
     parts = [f"{runs.recorded} of {runs.runs}"]
     parts += [f"{n} {word}" for word, n in (("rechecked", runs.rechecked), ("stale", runs.stale)) if n]
+    parts += [f"{runs.rows_measured} of {runs.rows} rows"] if runs.rows_measured < runs.rows else []
     return ", ".join(parts)

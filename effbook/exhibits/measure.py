@@ -14,6 +14,7 @@ from effbook.runs.records import Record, Standing
 from effbook.runs.summary import summarise
 
 State = Literal["measured", "partial", "not run", "no value", "no run", "none"]
+NETWORKS = ("model", "encoder", "student", "architecture")  # fields that name a row's network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +174,16 @@ def ran_as(found: Exhibit, profile: str) -> dict[str, list[str]]:
                 if name != "seed" and (old := recipe.fields[name]) != new:
                     changes.setdefault(name, {})[f"{_short(old)} → {_short(new)}"] = None
     return {name: list(each) for name, each in changes.items()}
+
+
+def stand_in(found: Exhibit, row: Row, profile: str) -> str:
+    """What runs in a row in place of the dissertation's network, such as "smollm2"; "" where it is the same or none."""
+    for column in found.columns:
+        recipe = None if column.arithmetic else recipe_of(found, row, column)
+        for run in runs_of(recipe, profile)[:1] if recipe is not None else ():
+            changed = [str(run.fields[name]) for name in NETWORKS if run.fields.get(name) != recipe.fields.get(name)]
+            return ", ".join(changed)
+    return ""
 
 
 def _short(value: object) -> str:

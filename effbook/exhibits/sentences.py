@@ -27,10 +27,21 @@ class Sum(Part):
 Operand = Cell | Sum | float
 
 
+class Measurement(Part):
+    """A line of the chapter's ledger whose ratio stands for a test of times that separate runs cannot measure.
+
+    Its quartiles over the pairs must lie on the right side of `margin` (the test's own where it is not given).
+    """
+
+    line: Text
+    margin: float | None = None
+
+
 class Test(Part):
     """`left - right op margin`, or with `ratio` `left / right op margin`; seed by seed where both sides have seeds.
 
-    With `over` it is one test for each column named there, which replaces the column "*".
+    With `over` it is one test for each column named there, which replaces the column "*". `bench` decides a test on
+    times under all profiles but `paper`, whose runs are timed themselves.
     """
 
     __test__ = False  # for pytest, which would collect a class of this name
@@ -41,6 +52,7 @@ class Test(Part):
     margin: float = 0.0
     ratio: bool = False
     over: tuple[str, ...] = ()
+    bench: Measurement | None = None
 
     def each(self) -> "list[Test]":
         """The tests that `over` stands for; the test itself without it."""

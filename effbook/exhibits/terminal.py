@@ -59,12 +59,13 @@ def show_terminal(
         if line:
             console.print(f"[dim]{escape(line)}[/]", highlight=False)
     for judgement in judgements(table, look):
+        told = [text.rstrip(".") for text in (judgement.numbers, judgement.why, judgement.claim.note)]
         where = "arithmetic" if judgement.arithmetic else profile
         console.print(
             f"[{STYLES[judgement.verdict]}]{judgement.verdict:>9}[/] \\[{where}] {escape(judgement.claim.text)}"
             + (f" [dim]({escape(judgement.claim.source)})[/]")
             + (" [yellow]disputed by the printed values[/]" if judgement.claim.disputed else "")
-            + "".join(f" [dim]{escape(text)}[/]" for text in (judgement.why, judgement.claim.note) if text),
+            + "".join(f" [dim]{escape(text)}.[/]" for text in told if text),
             highlight=False,
         )
     _print_errata(found, console)

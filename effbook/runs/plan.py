@@ -1,5 +1,6 @@
 """What a request would run: recorded or not, the cost, and what this machine lacks for it."""
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ class PlannedRun:
     """One run: `state` is recorded, rechecked, stale, interrupted or to do; `lacks` is what this machine misses for it.
 
     `seconds` is what it takes after the runs before it: what they share is counted for the first of them, and not at
-    all where it is in the cache.
+    all where it is in the cache. Where runs of its kind are recorded under the profile, it is what they took.
     """
 
     recipe: Recipe
@@ -65,12 +66,16 @@ def plan(pairs: Sequence[tuple[Recipe, str]]) -> Plan:
     for recipe, profile in pairs:
         _settle(recipe, profile, states, sources, needed=False)
     runs, seen = [], set()
+    known: dict[tuple[str, str], list[tuple[dict, float]]] = {}
     for (recipe, profile), state in states.items():
         cost = recipe.cost()
         seconds, lacks = cost.seconds, ()
         if state in ("interrupted", "to do"):
             lacks = tuple(machine.missing(recipe.needs()))
-            for shared in recipe.shares():
+            shares = recipe.shares()
+            if not (shares or recipe.depends()) and (taken := _recorded_seconds(recipe, profile, known)) is not None:
+                seconds = taken
+            for shared in shares:
                 place = cache.place_of(shared.kind, shared.parts)
                 seconds -= shared.seconds if place in seen or _is_kept(recipe, shared) else 0
                 seen.add(place)
@@ -103,6 +108,24 @@ def _settle(
     for other in recipe.depends():
         _settle(other, profile, states, sources, needed=True)
     states[recipe, profile] = "interrupted" if (work_folder(recipe, profile) / CHECKPOINT).exists() else "to do"
+
+
+def _recorded_seconds(recipe: Recipe, profile: str, known: dict) -> float | None:
+    """What the recorded runs most like this one took, by the median; None without any of its kind under the profile.
+
+    Alike are those with the most fields in common, the seed aside. `known` keeps what was read.
+    """
+    place = (recipe.name, profile)
+    if place not in known:
+        files = sorted(records.path_of(recipe, profile).parent.glob(f"{recipe.name}-*.json"))
+        kept = [records.read(path) for path in files if path.stem.rpartition("-")[0] == recipe.name]
+        known[place] = [(record.recipe.fields, record.cost.wall_seconds) for record in kept]
+    if not known[place]:
+        return None
+    own = {name: value for name, value in recipe.fields.items() if name != "seed"}
+    common = [sum(fields.get(name) == value for name, value in own.items()) for fields, _ in known[place]]
+    most = max(common)
+    return statistics.median(s for (_, s), count in zip(known[place], common, strict=True) if count == most)
 
 
 def _is_kept(recipe: Recipe, shared: Shared) -> bool:

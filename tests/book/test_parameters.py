@@ -138,3 +138,10 @@ def test_a_cell_that_is_run_again_with_new_values_counts_from_then_on():
 def test_without_a_parameters_cell_the_check_says_so():
     with pytest.raises(EffbookError, match="first cell"):
         check_parameters({"In": ["", "import os"]})
+
+
+def test_a_refused_parameter_is_told_by_its_sentence_alone_in_a_kernel():
+    with pytest.raises(EffbookError) as raised:
+        check_values(parse_parameters("rank: int = 4  # columns of A"), {"rank": "four"})
+    assert raised.value._render_traceback_() == [str(raised.value)]
+    assert "\n" not in str(raised.value)

@@ -2,7 +2,8 @@
 
 import importlib
 
-from effbook import experiments
+from effbook import data, experiments
+from effbook.errors import EffbookError
 from effbook.runs import bench as ledger
 from effbook.runs import records
 
@@ -35,6 +36,19 @@ def test_runs_that_the_machine_cannot_do_are_left_out_before_anything_starts(doo
     assert status == 1
     assert "1 of 2 runs were left out, as they need" in err
     assert "no-such-program" in err
+    assert [record.metrics["seed"] for record in records.all_records("mini")] == [0]
+
+
+def test_data_that_cannot_be_had_is_told_once_before_any_run_starts(door, effbook, monkeypatch):
+    def fetch(name, **_):
+        raise EffbookError(f"{name} could not be fetched (no network)", "bring it")
+
+    monkeypatch.setattr(data, "fetch", fetch)
+    monkeypatch.setattr(door, "datasets", lambda self: ("mnist",) if self.seed else ())
+    status, _, err = effbook("run", "tab-0.1")
+    assert status == 1
+    assert err.count("could not be fetched") == 1
+    assert "1 of 2 runs were left out: mnist could not be fetched (no network); bring it." in err
     assert [record.metrics["seed"] for record in records.all_records("mini")] == [0]
 
 

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
+from effbook import experiments
 from effbook.exhibits import exhibit, register
 from effbook.exhibits.claims import judge, verdict
 from effbook.exhibits.sentences import Cell, Claim, Sum
 from effbook.exhibits.text import number
+from effbook.runs import bench as ledger
 
 CLAIMS = [(e.id, c.id) for e in register().values() for c in e.claims]
 
@@ -298,9 +300,68 @@ def test_an_unknown_claim_is_refused_with_those_that_are_there():
 
 
 def test_times_of_separate_runs_are_no_verdict_below_paper():
-    from effbook.exhibits import exhibit
-    from effbook.exhibits.claims import judge
-
-    found = judge("shared-as-fast", exhibit("tab-3.11"), "mini")
+    found = judge("training-time-16k", exhibit("tab-3.1"), "mini")
     assert found.verdict == "not run"
     assert "in turns" in found.outcomes[0].why or "recorded" in found.outcomes[0].why
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict_"), [(4.7, 5.0, "holds"), (4.0, 4.5, "fails"), (4.5, 4.7, "undecided")]
+)
+def test_a_line_of_the_ledger_decides_on_times_below_paper_and_says_so(low, high, verdict_, monkeypatch):
+    line = "step: PRANC / NOLA, ResNet-18"
+    entry = {"ratio": {"value": (low + high) / 2, "low": low, "high": high, "pairs": 5}}
+    monkeypatch.setattr(ledger, "recorded", lambda system: {line: entry} if system == "nola" else {})
+    judged = judge("faster", "prose-3.2.4.6-time", "mini")
+    assert judged.verdict == verdict_
+    assert line in judged.why
+    assert judge("faster", "prose-3.2.4.6-time", "paper").why != judged.why
+    assert judge("faster", "prose-3.2.4.6-time", "smoke").verdict == "not run"
+
+
+def test_a_ledger_without_the_line_or_with_few_pairs_gives_no_verdict(monkeypatch):
+    monkeypatch.setattr(ledger, "recorded", lambda system: {})
+    assert judge("faster", "prose-3.2.4.6-time", "mini").verdict == "not run"
+    entry = {"ratio": {"value": 9.0, "low": 9.0, "high": 9.0, "pairs": 1}}
+    monkeypatch.setattr(ledger, "recorded", lambda system: {"step: PRANC / NOLA, ResNet-18": entry})
+    assert judge("faster", "prose-3.2.4.6-time", "mini").verdict == "undecided"
+
+
+def test_every_line_that_a_claim_rests_on_is_in_its_chapters_ledger_and_is_a_ratio_of_times():
+    experiments.load()
+    named = [
+        (found.chapter, test)
+        for found in register().values()
+        for claim in found.claims
+        for test in claim.tests
+        if test.bench is not None
+    ]
+    assert named
+    for chapter, test in named:
+        assert test.bench.line in {bench.name for bench in ledger.benches(chapter)}
+        assert test.ratio or test.bench.margin is not None
+
+
+def numbers_of(small, table, values, **changes):
+    test = small.claims[0].all[0].model_copy(update=changes)
+    claim = small.claims[0].model_copy(update={"all": (test,)})
+    made = {(row, "accuracy"): seeds for row, seeds in values.items()}
+    return judge(claim, small, "paper", table(small, made)).numbers
+
+
+def test_a_verdict_has_its_numbers(small, table):
+    values = {"a": [70.0, 71.0, 72.0], "b": [69.0, 69.0, 69.0]}
+    assert numbers_of(small, table, values) == "difference +2 ±2.48 points, asked for > 0"
+    assert numbers_of(small, table, values, margin=0.98, ratio=True) == "ratio 1.03 ±0.036, asked for > 0.98"
+    assert numbers_of(small, table, values, right=65.0, op=">=") == "value 71 ±2.48 %, asked for ≥ 65"
+    assert numbers_of(small, table, {}) == ""
+
+
+def test_of_several_tests_the_numbers_are_those_of_the_one_that_decides(small, table):
+    one = small.claims[0].all[0]
+    lower = one.model_copy(update={"margin": -5.0})
+    claim = small.claims[0].model_copy(update={"all": (lower, one)})
+    values = {("a", "accuracy"): [70.0, 70.1, 70.2], ("b", "accuracy"): [72.0, 72.0, 72.0]}
+    judged = judge(claim, small, "paper", table(small, values))
+    assert judged.verdict == "fails"
+    assert judged.numbers == "difference in Accuracy -1.9 ±0.248 points, asked for > 0"

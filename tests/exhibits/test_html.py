@@ -6,8 +6,9 @@ import xml.etree.ElementTree as ET
 import pytest
 from recording import recorded
 
-from effbook.exhibits import Look, exhibit, measured, plots, recipe_of, register, theme
+from effbook.exhibits import Look, exhibit, measured, plots, recipe_of, register, rows, theme
 from effbook.exhibits import html as page
+from effbook.exhibits.rows import ROOM, parts_of
 from effbook.exhibits.text import number
 from effbook.runs.profiles import scale
 
@@ -102,23 +103,38 @@ def test_settings_are_told_apart_and_boldface_and_underlines_are_kept(rich_exhib
 
 def test_columns_of_one_group_stand_under_its_name():
     tree = ET.fromstring(page.printed_html("tab-3.15", "mini"))
-    upper, lower = next(tree.iter("thead"))
-    wide = [(cell.text, int(cell.get("colspan"))) for cell in upper if cell.get("colspan")]
-    assert wide == [("CIFAR-10", 2), ("CIFAR-100", 2), ("CUB-200-2011", 2), ("Caltech-101", 2)]
-    assert len(lower) == 8
-    assert len(upper) - len(wide) + len(lower) == len(exhibit("tab-3.15").columns) + 1
+    heads = list(tree.iter("thead"))
+    wide = [[(cell.text, int(cell.get("colspan"))) for cell in upper if cell.get("colspan")] for upper, _ in heads]
+    assert wide == [[("CIFAR-10", 2), ("CIFAR-100", 2)], [("CUB-200-2011", 2), ("Caltech-101", 2)]]
+    assert [len(lower) for _, lower in heads] == [4, 4]
+    columns = sum(len(upper) - len(groups) + len(lower) - 1 for (upper, lower), groups in zip(heads, wide, strict=True))
+    assert columns == len(exhibit("tab-3.15").columns)
+
+
+def test_no_part_of_a_wide_table_with_groups_has_more_columns_than_a_page_has_room_for():
+    for found in register().values():
+        parts = parts_of(found)
+        assert sum(parts, ()) == found.columns
+        assert len(parts) == 1 or max(map(len, parts)) <= ROOM
+    assert [[column.id for column in part] for part in parts_of(exhibit("tab-3.1"))] == [
+        ["mip-ssim", "mip-psnr", "mip-lpips", "mip-fps", "mip-mem", "mip-train"],
+        ["tt-ssim", "tt-psnr", "tt-lpips", "tt-fps", "tt-mem", "tt-train"],
+    ]
 
 
 def test_rows_say_reported_only_where_something_is_measured(rich_exhibit):
     assert "reported" not in text_of(page.printed_html(rich_exhibit.id, "mini"))
 
 
-def test_measured_values_link_to_their_records():
+def test_measured_values_link_to_pages_of_their_own_and_below_the_table_to_their_records():
     html = page.html("fig-3.7", "paper")
     tree = ET.fromstring(f"<div>{page.html('fig-3.7', 'paper', plot=False)}</div>")
     links = [a.get("href") for a in tree.iter("a")]
     assert links
-    assert all(link.startswith("../../records/paper/nola/nola-subspace-") for link in links)
+    assert {link.rpartition("/")[0].removesuffix("/paper/nola") for link in links} == {
+        "../../cells/fig-3.7",
+        "../../records",
+    }
     assert "42 records" in html
 
 
@@ -231,3 +247,30 @@ def test_values_and_verdicts_in_running_text_carry_their_scale():
     assert page.value("fig-3.7", "nola-d8", "n-4", "mini") == "not run"
     assert page.value("tab-3.17", "nola", "trainable", "mini") == "12,876 [paper, arithmetic]"
     assert page.verdict("tab-3.17", "outperforms", "mini") == "not run [mini]"
+
+
+def test_an_exhibit_says_how_to_compute_it_again_what_that_took_and_which_data_it_reads():
+    text = text_of(page.html("fig-3.7", "paper", plot=False))
+    assert "effbook run fig-3.7 --profile paper --fresh" in text
+    assert "Compute it again: 126 runs, 42 s one after the other" in text
+    assert "It reads no data." in text
+    text = text_of(page.html("tab-3.12", "mini", plot=False))
+    assert "In no package registry: e2e." in text
+    assert "Data: smollm2-135m." in text
+
+
+def test_what_has_no_run_under_a_profile_offers_no_command():
+    assert "Compute it again" not in text_of(page.html("tab-3.18", "mini", plot=False))
+
+
+def test_a_state_that_all_values_of_a_line_share_is_told_once():
+    cells = [
+        rows.Ours(text=text, state=state, why=why)
+        for text, state, why in (("1", "rechecked", "a"), ("2", "rechecked", "b"))
+    ]
+    columns = exhibit("fig-3.7").columns[:2]
+    told, state, why = rows._hoisted(list(zip(columns, cells, strict=True)))
+    assert (state, why, [cell.state for cell in told]) == ("rechecked", "a; b", ["", ""])
+    cells[0] = rows.Ours(text="1", state="2 of 3 seeds")
+    told, state, _ = rows._hoisted(list(zip(columns, cells, strict=True)))
+    assert (state, [cell.state for cell in told]) == ("", ["2 of 3 seeds", "rechecked"])

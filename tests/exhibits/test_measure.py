@@ -12,7 +12,7 @@ from recording import recorded
 
 from effbook.exhibits import exhibit, measured, recipe_of, recipes_of
 from effbook.exhibits.look import Look
-from effbook.exhibits.measure import Measured, ran_as
+from effbook.exhibits.measure import Measured, ran_as, stand_in
 from effbook.exhibits.register import recipes_of_exhibit, unit_of
 from effbook.exhibits.schema import Exhibit
 from effbook.exhibits.states import counted, progress, state_of
@@ -46,7 +46,7 @@ def record_seeds(*values, profile="paper", code=""):
 
 
 def counts_of(exhibit_id, profile="paper"):
-    return progress(exhibit(exhibit_id), profile).model_dump(exclude={"state"})
+    return progress(exhibit(exhibit_id), profile).model_dump(exclude={"state", "rows", "rows_measured"})
 
 
 def test_the_mean_over_seeds_comes_with_half_its_95_percent_interval():
@@ -191,6 +191,18 @@ def test_an_exhibit_waits_although_its_arithmetic_is_recorded(fields):
     assert (state_of(found, "paper"), counted(found)) == ("waiting", False)
     record(recipe_of(found, found.row("a"), found.column("trainable")), "paper", trainable=1)
     assert (state_of(found, "paper"), counted(found)) == ("waiting", True)
+
+
+def test_a_row_without_a_run_leaves_its_exhibit_partly_measured_and_is_counted(fields):
+    fields["columns"] = fields["columns"][1:]
+    fields["rows"][0]["values"].pop("trainable")
+    third = fields["rows"][0] | {"id": "c", "label": {"Method": "Other"}, "recipe": None, "waits_for": "A network."}
+    quoted = third | {"waits_for": None} | {"id": "d", "label": {"Method": "Quoted"}, "origin": "quoted"}
+    found = Exhibit.model_validate(fields | {"rows": [*fields["rows"], third, quoted], "claims": []})
+    for run in recipes_of_exhibit(found, "paper"):
+        record(run, "paper", coverage=1.0)
+    told = progress(found, "paper")
+    assert (told.recorded, told.rows_measured, told.rows, told.state) == (told.runs, 2, 3, "partly")
 
 
 def test_a_row_that_waits_leaves_its_exhibit_partly_measured_and_nothing_to_measure_is_a_drawing(fields):
@@ -372,3 +384,11 @@ def test_intervals_over_draws_cover_the_truth_as_often_as_they_say():
             covered[name] += abs(cell.value) <= cell.half_width
     assert covered["by set"] / 2000 == pytest.approx(0.95, abs=0.015)
     assert covered["by seed"] / 2000 < 0.85
+
+
+def test_a_row_names_the_network_that_stands_in_for_the_dissertations():
+    found = exhibit("tab-3.12")
+    assert stand_in(found, found.rows[0], "mini") == "smollm2"
+    assert stand_in(found, found.rows[0], "paper") == ""
+    found = exhibit("tab-2.8")
+    assert stand_in(found, found.row("r18-backbone"), "mini") == "small-half"

@@ -17,7 +17,7 @@ from effbook.runs import records
 from effbook.runs.context import Context
 from effbook.runs.execute import execute
 from effbook.runs.plan import plan, seconds_of
-from effbook.runs.recipe import Cost, Recipe, Shared, register_recipe
+from effbook.runs.recipe import Cost, Recipe, Result, Shared, register_recipe
 
 
 @register_recipe
@@ -45,12 +45,26 @@ class Training(Recipe):
 
 
 def test_a_plan_sums_what_is_to_do(folders):
-    execute(Tiny(), profile="smoke")
+    took = execute(Tiny(), profile="smoke").cost.wall_seconds
     found = plan([(Tiny(seed=seed), "smoke") for seed in (0, 1, 2, 1)])
     assert [run.state for run in found.runs] == ["recorded", "to do", "to do"]
-    assert found.hours == pytest.approx(0.2)
+    assert found.hours == pytest.approx(2 * took / 3600)
+    assert plan([(Tiny(seed=seed), "mini") for seed in (1, 2)]).hours == pytest.approx(0.2)  # nothing to go by
     assert found.gpu_bytes == 2 * 2**30
     assert found.disk_bytes == 2 * 2**20
+
+
+def test_a_run_is_estimated_by_what_the_recorded_ones_most_like_it_took(folders):
+    for seed, seconds in enumerate((10.0, 30.0, 20.0)):
+        recorded_in(Tiny(steps=3, seed=seed), seconds)
+    recorded_in(Tiny(steps=4), 500.0)
+    found = plan([(Tiny(steps=steps, seed=9), "smoke") for steps in (3, 4)])
+    assert [run.seconds for run in found.runs] == [20.0, 500.0]
+
+
+def recorded_in(recipe, seconds):
+    cost = records.CostOf(wall_seconds=seconds, peak_memory_bytes=1)
+    records.write(recipe, "smoke", Result(metrics={}), fingerprint="0" * 16, modules={}, accelerator="cpu", cost=cost)
 
 
 def test_what_runs_share_is_counted_once_and_not_where_it_is_in_the_cache(folders, tmp_path):

@@ -20,9 +20,10 @@ ANEW, MADE = 500, 501  # added to the attack's `restart`: the judging patch and 
 class DefenceRecipe(Judged, Attack):
     """A victim trained by its own loss on images that bear one of a growing set of patches, then attacked anew.
 
-    A new patch joins at each `1 / patches_per_epoch` of an epoch, of `patch_steps` steps at `patch_rate`. `success`
-    divides by what the original victim saves, as Table 4.6 does, `success_of_own` by what the defended one saves.
-    Metrics with `clean_` are of the defended victim without an attack, with `original_` of the one before the defence.
+    All of the victim is trained. A new patch joins at each `1 / patches_per_epoch` of an epoch, of `patch_steps` steps
+    at `patch_rate`. `success` divides by what the original victim saves, as Table 4.6 does, `success_of_own` by what
+    the defended one saves. Metrics with `clean_` are of the defended victim without an attack, with `original_` of the
+    one before the defence.
     """
 
     name: ClassVar[str] = "slowformer-defence"
@@ -112,7 +113,7 @@ class DefenceRecipe(Judged, Attack):
             seed=self.seed,
         )
         training = victims.train_config(self)
-        groups = parameter_groups(victim, dataclasses.replace(training, vit_rate=self.defence_rate))
+        groups = parameter_groups(victim, dataclasses.replace(training, trained="all", vit_rate=self.defence_rate))
         loss = patches.compute_loss(self, victim)
         bar = context.progress(self.defence_epochs * (len(data) // self.defence_batch), "adversarial training")
         defend(

@@ -28,6 +28,13 @@ class TokensRecipe(Judged, Attack):
     shown: Literal["clean", "attacked"] = "attacked"
     layer: PositiveInt = 8
 
+    def cost(self) -> Cost:
+        own = super().cost()
+        return own if self.shown == "attacked" else dataclasses.replace(own, seconds=own.seconds - self.patch_s())
+
+    def shares(self) -> tuple[Shared, ...]:
+        return tuple(one for one in super().shares() if self.shown == "attacked" or one.kind != PATCH)
+
     def run(self, context: Context) -> Result:
         from effbook.experiments.slowformer.judging import clean, observe
         from effbook.experiments.slowformer.patches import kept_patch

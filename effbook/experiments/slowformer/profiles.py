@@ -16,32 +16,37 @@ from effbook.runs.profiles import register_profiles
 
 MINI_PX = 84  # 36 tokens
 TRAIN_IMAGES, TEST_IMAGES = 10_240, 500
-GATED = {"gate": "linear", "readout": "weighted", "first_shift": -4.0, "decision_start": 3.0}
-HEAD = {"trained": "head", "train_steps": 0, "head_images": 5_120, "ridge": 100.0}
-TUNED = {"trained": "all", "train_steps": 100, "train_batch": 16, "head_images": 2_560, "ridge": 100.0}
+HEAD = {"trained": "head", "train_steps": 0, "head_images": 2_560, "ridge": 100.0, "pool": "avg"}
+GATES = HEAD | {"trained": "gates", "train_steps": 60, "train_batch": 16, "train_noise": False}
+GATES |= {"head_images": 0, "last_head_images": 2_560}
 VICTIMS: dict[str, dict[str, Any]] = {
-    "avit": GATED | TUNED | {"vit_rate": 4e-5, "gate_rate": 5e-3, "shift_rate": 3e-2, "target_depth": 8.0},
-    "ats": GATED | HEAD,
-    "adavit": GATED | TUNED | {"vit_rate": 4e-5, "gate_rate": 5e-3, "usage_weight": 20.0, "decision_start": 1.0}
-    | {"patch_target": 0.7, "head_target": 0.75, "block_target": 0.9},
-    "dense": GATED | HEAD,
+    "avit": GATES
+    | {"gate": "linear", "readout": "last", "gate_rate": 5e-4, "shift_rate": 3e-2, "target_depth": 8.3}
+    | {"two_sided": True},
+    "ats": HEAD,
+    "adavit": GATES
+    | {"head_images": 640, "gate_rate": 5e-3, "usage_weight": 20.0, "decision_start": 1.0}
+    | {"patch_target": 0.8, "head_target": 0.85, "block_target": 0.95},
+    "dense": HEAD,
 }  # fmt: skip
 EXTREME_DEPTH = 1.5  # of Table 4.2's A-ViT
 ATTACKS: dict[str, dict[str, Any]] = {
-    "avit": {"loss": "surrogate", "learning_rate": 0.4},
-    "ats": {"loss": "surrogate", "learning_rate": 0.4},
-    "adavit": {"loss": "surrogate", "learning_rate": 0.4},
+    "avit": {"loss": "surrogate", "learning_rate": 1.6},
+    "ats": {"loss": "surrogate", "learning_rate": 1.6},
+    "adavit": {"loss": "surrogate", "learning_rate": 1.6},
 }
-STEPS, BATCH, TARGETS, TASK_WEIGHT = 50, 16, 3, 0.1
-SHORT_STEPS, SHORT_RATE = 20, 0.8  # of the patches that the defence makes on the way
+STEPS, BATCH, TARGETS, TASK_WEIGHT = 50, 16, 2, 0.1
+SHORT_STEPS, SHORT_RATE = 20, 1.6  # of the patches that the defence makes on the way
 STARTS = 3
 DEFENCE = {"defence_images": 2_560, "defence_batch": 16, "defence_rate": 2e-5, "patches_per_epoch": 5}
 
 # ------------------------------------------------------------------------------------------------------------ tables
 
 PAPER_LOSS = {"avit": "released", "ats": "text", "adavit": "text"}  # where a row does not say
-OPEN = ("trained", "train_steps", "train_batch", "vit_rate", "gate_rate", "shift_rate", "usage_weight", "head_images")
-OPEN += ("ridge", "gate", "readout", "first_shift", "decision_start", "patch_target", "head_target", "block_target")
+OPEN = ("gate", "readout", "first_shift", "decision_start", "tau", "patch_threshold", "samples", "pool")
+OPEN += ("patch_target", "head_target", "block_target", "trained", "train_steps", "train_batch", "vit_rate")
+OPEN += ("gate_rate", "shift_rate", "two_sided", "budget_weight", "ramp", "train_noise", "usage_weight")
+OPEN += ("erasing", "head_images", "last_head_images", "ridge")
 
 
 def by_victim(table: dict[str, dict[str, Any]], name: str) -> Callable[[Any], Any]:
@@ -77,7 +82,9 @@ TOY: dict[str, dict[str, Any]] = {
     for name in ("avit", "ats", "adavit", "dense")
 }  # fmt: skip
 LARGE: dict[str, dict[str, Any]] = {
-    name: VICTIMS[name] | {"trained": "all", "train_steps": 3_000, "train_batch": 64, "head_images": 5_120}
+    name: VICTIMS[name]
+    | {"trained": "all", "train_steps": 3_000, "train_batch": 64, "head_images": 5_120, "vit_rate": 4e-5}
+    | {"last_head_images": 0}
     for name in ("avit", "ats", "adavit", "dense")
 }
 LAB_PX = 196  # 196 tokens of 14 px, as many as the dissertation's images have

@@ -23,7 +23,7 @@ OFFICIAL_AVIT = {"deit-ti": "avit-ti", "deit-s": "avit-s"}  # manifests of the a
 IMAGES = {"imagenet": 1_281_167, "toy-shapes": 500}  # of a training set; else 50,000
 TESTED = {"imagenet": 50_000, "toy-shapes": 200}  # of a test set; else 10,000
 # Images a second forward, for estimates: at 224 px on one GPU, of the packaged ViT at 84 px on one core.
-RATES = {"deit-ti": 4000.0, "deit-s": 2000.0, "deit-b": 700.0, "vit-s14": 200.0, "toy": 10_000.0}
+RATES = {"deit-ti": 4000.0, "deit-s": 2000.0, "deit-b": 700.0, "vit-s14": 115.0, "toy": 10_000.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +32,10 @@ class Victim(Recipe):
 
     `victim` "dense" is the plain ViT. `weights` "official": A-ViT's by its authors; ATS adds no parameter and, as the
     dense ViT, takes DeiT's. "trained": from a pretrained ViT by the fields that follow; a classifier is started by
-    ridge regression on `head_images` (0: it is random), unless it came with the weights. `extreme` asks for a very low
-    depth, as that of A-ViT on CIFAR-10 (Table 4.2): each profile has its own `target_depth` for it. What `gate`,
-    `readout` and the targets mean is told by `AViTConfig`, `AdaViTConfig` and `TrainConfig`.
+    ridge regression on `head_images` (0: it is zero), and fitted anew after the training on `last_head_images`,
+    unless it came with the weights. `extreme` asks for a very low depth, as that of A-ViT on CIFAR-10 (Table 4.2): each
+    profile has its own `target_depth` for it. `pool` is what the classifier sees, the class token or the mean of the
+    patches. The others are told by `AViTConfig`, `AtsConfig`, `AdaViTConfig` and `TrainConfig`.
     """
 
     system: ClassVar[str] = "slowformer"
@@ -53,6 +54,10 @@ class Victim(Recipe):
     head_target: Annotated[float, Field(ge=0, le=1)] = 0.7
     block_target: Annotated[float, Field(ge=0, le=1)] = 0.7
     decision_start: float = 3.0
+    tau: PositiveFloat = 5.0
+    patch_threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
+    samples: Annotated[int, Field(ge=2)] | None = None
+    pool: Literal["token", "avg"] = "token"
     trained: Literal["all", "head", "gates"] = "all"
     train_steps: NonNegativeInt = 10_000
     train_batch: PositiveInt = 128
@@ -60,9 +65,14 @@ class Victim(Recipe):
     gate_rate: NonNegativeFloat = 5e-3
     shift_rate: NonNegativeFloat = 3e-2
     target_depth: PositiveFloat | None = None
+    two_sided: bool = False
+    budget_weight: NonNegativeFloat = 10.0
+    ramp: Annotated[float, Field(ge=0, le=1)] = 0.5
+    train_noise: bool = True
     usage_weight: NonNegativeFloat = 1.0
     erasing: Annotated[float, Field(ge=0, le=1)] = 0.25
     head_images: NonNegativeInt = 10_000
+    last_head_images: NonNegativeInt = 0
     ridge: PositiveFloat = 1.0
 
     def validate(self) -> None:
@@ -121,7 +131,9 @@ class Victim(Recipe):
         """An estimate of the seconds that the victim's training takes; forward and backward are four forward."""
         if self.weights == "official":
             return 0.0
-        return 5 + (4 * self.train_steps * self.train_batch + self.head_images) * self.forward_s()
+        return (
+            5 + (4 * self.train_steps * self.train_batch + self.head_images + self.last_head_images) * self.forward_s()
+        )
 
     def cost(self) -> Cost:
         gpu = 12 << 30 if self.needs() else 0
@@ -132,7 +144,8 @@ class Victim(Recipe):
 
     def probe(self) -> dict[str, object]:
         few = {"train_images": min(self.train_images or 64, 64), "train_steps": min(self.train_steps, 2)}
-        return few | {"train_batch": min(self.train_batch, 8), "head_images": min(self.head_images, 64)}
+        heads = {name: min(getattr(self, name), 64) for name in ("head_images", "last_head_images")}
+        return few | heads | {"train_batch": min(self.train_batch, 8)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,19 +49,23 @@ def learn(recipe: Victim, context: Context, folder: Path) -> None:
     images = train_split(recipe)
     victim = new_victim(recipe, classes=None if recipe.own_head() else len(images.classes)).to(context.device)
     bar = context.progress(recipe.train_steps, f"victim {recipe.victim}")
-    if recipe.head_images and not recipe.own_head():
-        first = torch.arange(min(recipe.head_images, len(images)))
-        start_head(victim, images.whole(first), images.labels[first], ridge=recipe.ridge)
+
+    def fit_head(count: int) -> None:
+        if count and not recipe.own_head():
+            first = torch.arange(min(count, len(images)))
+            start_head(victim, images.whole(first), images.labels[first], ridge=recipe.ridge)
 
     def seen(_: int, batch: Tensor) -> Tensor:
         bar.advance(1)
         return batch
 
     history = []
+    fit_head(recipe.head_images)
     if recipe.train_steps:
         history = train(
             victim, Pixels(images), images.labels, config=train_config(recipe), seed=recipe.seed, alter=seen
         )
+    fit_head(recipe.last_head_images)
     save_victim(victim, folder / "victim.safetensors")
     series = {name: [step[name] for step in history] for name in ("loss", "task", "accuracy", "gmacs")}
     (folder / "history.json").write_text(json.dumps(series), encoding="utf-8")
@@ -87,9 +91,9 @@ class Pixels:
 
 def train_config(recipe: Victim) -> TrainConfig:
     """The library's settings of a victim's training."""
-    names = ("trained", "vit_rate", "gate_rate", "shift_rate", "target_depth", "usage_weight", "erasing")
-    given = {name: getattr(recipe, name) for name in names}
-    return TrainConfig(steps=recipe.train_steps, batch=recipe.train_batch, **given)
+    names = ("trained", "vit_rate", "gate_rate", "shift_rate", "target_depth", "two_sided", "budget_weight", "ramp")
+    given = {name: getattr(recipe, name) for name in (*names, "usage_weight", "erasing")}
+    return TrainConfig(steps=recipe.train_steps, batch=recipe.train_batch, noise=recipe.train_noise, **given)
 
 
 def new_victim(recipe: Victim, *, classes: int | None = None, weights: bool = True) -> nn.Module:
@@ -100,7 +104,9 @@ def new_victim(recipe: Victim, *, classes: int | None = None, weights: bool = Tr
     vit = body(recipe, weights=weights)
     if classes is not None:
         with seeded(recipe.seed, _HEAD):
-            vit.reset_classifier(classes)
+            vit.reset_classifier(classes, recipe.pool)
+        nn.init.zeros_(vit.head.weight)  # until it is fitted, the task says nothing to the gates
+        nn.init.zeros_(vit.head.bias)
     normalised = {"mean": IMAGE_MEAN, "std": IMAGE_STD}
     if recipe.victim == "avit":
         config = AViTConfig(
@@ -111,9 +117,11 @@ def new_victim(recipe: Victim, *, classes: int | None = None, weights: bool = Tr
         )
         return AViT(vit, config=config, **normalised)
     if recipe.victim == "adavit":
-        targets = {name: getattr(recipe, name) for name in ("patch_target", "head_target", "block_target")}
-        return AdaViT(vit, config=AdaViTConfig(**targets, start=recipe.decision_start), **normalised)
-    return ATS(vit, config=AtsConfig(blocks=stages(recipe, len(vit.blocks))), **normalised)
+        names = ("patch_target", "head_target", "block_target", "tau", "patch_threshold")
+        config = AdaViTConfig(**{name: getattr(recipe, name) for name in names}, start=recipe.decision_start)
+        return AdaViT(vit, config=config, **normalised)
+    blocks = stages(recipe, len(vit.blocks))
+    return ATS(vit, config=AtsConfig(blocks=blocks, samples=recipe.samples if blocks else None), **normalised)
 
 
 def stages(recipe: Victim, depth: int) -> tuple[int, ...]:
