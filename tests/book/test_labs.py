@@ -369,6 +369,15 @@ def test_what_was_measured_of_each_lab_is_told_on_the_page():
     assert bands.seconds_of("cmsf", "paper") is None
 
 
+# What a lab's score is where nothing was learnt: all embeddings are one, chance among five classes, no token more.
+NOTHING = {"cmsf": 0.0, "nola": 20.0, "slowformer": 0.0}
+
+
+def test_no_band_on_real_data_holds_what_is_reached_by_learning_nothing():
+    measured = [lab for lab in NOTHING if "mini" in bands._read()[lab]]
+    assert [lab for lab in measured if bands.band_of(lab, "mini")[0] <= NOTHING[lab]] == []
+
+
 def test_a_band_holds_its_seeds_and_needs_three():
     low, high = bands.interval([1.0, 2.0, 3.0, 2.5, 1.5])
     assert low < 1
