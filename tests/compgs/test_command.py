@@ -57,6 +57,42 @@ def test_compress_tells_the_size_and_the_distance_that_it_measured_and_warns(tmp
     assert "Clustering after training costs quality" in told
 
 
+def test_without_options_a_scene_is_kept_at_50_db_and_comes_back(tmp_path):
+    write_ply(single(300), tmp_path / "scene.ply")
+    done = run("compress", tmp_path / "scene.ply", tmp_path / "s.compgs")
+    assert done.exit_code == 0, done.output
+    assert "300 Gaussians" in done.output
+    assert "PSNR of 5" in done.output
+    told = run("info", tmp_path / "s.compgs").output
+    assert "version 3, 300 Gaussians" in told
+    assert "rotations: " in told
+    for ending in (".ply", ".spz"):
+        assert run("decompress", tmp_path / "s.compgs", tmp_path / f"back{ending}").exit_code == 0
+    back = read_ply(tmp_path / "back.ply")
+    ours, theirs = (np.sort(model.means[:, 0].numpy()) for model in (back, single(300)))
+    assert np.abs(ours - theirs).max() < 0.05
+
+
+@pytest.mark.parametrize("size", ["9kB", "9 KB", "9000", "0.009MB"])
+def test_a_size_is_kept(tmp_path, size):
+    write_ply(single(300), tmp_path / "scene.ply")
+    done = run("compress", tmp_path / "scene.ply", tmp_path / "s.compgs", "--size", size)
+    assert done.exit_code == 0, done.output
+    assert 8_000 < (tmp_path / "s.compgs").stat().st_size <= 9_000
+
+
+def test_infinite_logits_are_clamped_and_counted(tmp_path):
+    model = single(40)
+    write_ply(model, tmp_path / "scene.ply")
+    data = bytearray((tmp_path / "scene.ply").read_bytes())
+    at = data.index(b"end_header\n") + len(b"end_header\n") + 4 * 54  # the first Gaussian's opacity
+    data[at : at + 4] = np.float32("inf").tobytes()
+    (tmp_path / "scene.ply").write_bytes(data)
+    done = run("compress", tmp_path / "scene.ply", tmp_path / "s.compgs", "--psnr", 30)
+    assert done.exit_code == 0, done.output
+    assert "clamped" in done.output
+
+
 @pytest.mark.parametrize(("ending", "back"), [(".splat", read_splat), (".spz", read_spz), (".sog", read_sog)])
 def test_a_compgs_becomes_a_scene_for_other_tools(tmp_path, ending, back):
     small, target = compress(single(), SETTINGS), tmp_path / f"back{ending}"
@@ -75,6 +111,13 @@ LONG = "x" * 300
 # {here} is a folder with scene.ply, s.compgs, a folder `folder`, a file `file` and links to the first two.
 WRONG = [
     ("compress {here}/scene.obj {here}/x.compgs", "unknown ending; choose one of .ply, .splat, .spz, .sog"),
+    ("compress {here}/scene.ply {here}/x.compgs --psnr 5", "a PSNR of 5 dB; ask for 10 to 90"),
+    ("compress {here}/scene.ply {here}/x.compgs --psnr 40 --size 1MB", "both --psnr and --size"),
+    ("compress {here}/scene.ply {here}/x.compgs --size much", "'much' is no number of bytes"),
+    ("compress {here}/scene.ply {here}/x.compgs --size 50", "do not fit into 50 bytes"),
+    ("compress {here}/scene.ply {here}/x.compgs --codec steps --bitq", "--bitq belongs to codebooks"),
+    ("compress {here}/scene.ply {here}/x.compgs --codec codebooks --psnr 40", "codebooks have no --psnr"),
+    ("compress {here}/scene.ply {here}/x.compgs --codec zip", "'--codec'"),
     ("compress {here}/scene.ply {here}/x.compgs --code-bits 7", "not 4, 8, 16 or 32"),
     ("compress {here}/scene.ply {here}/x.compgs --iterations -3", "'--iterations'"),
     ("compress {here}/nan.ply {here}/x.compgs", "nan.ply: 1 values of means are not finite"),
