@@ -178,7 +178,10 @@ def difference(a: FromRecords, b: FromRecords, unit: str) -> Ratio:
 
 
 def mean_of(metric: str, recipes: Sequence[Recipe], profile: str) -> FromRecords:
-    """The mean of a metric over the records of recipes, such as seeds; EffbookError where one is not recorded."""
+    """The mean of a metric over the records of recipes, such as seeds.
+
+    EffbookError where one is not recorded, and where one's metric has no value.
+    """
     found = [records.find(recipe, profile) for recipe in recipes]
     if None in found:
         name = next(recipe.name for recipe, record in zip(recipes, found, strict=True) if record is None)
@@ -186,6 +189,12 @@ def mean_of(metric: str, recipes: Sequence[Recipe], profile: str) -> FromRecords
         raise EffbookError(f"not every {name} of {profile} is recorded yet", remedy)
     places = tuple(f"{profile}/{one.system}/{records.path_of(one, profile).name}" for one in recipes)
     each = tuple(record.metrics[metric] for record in found)
+    if None in each:
+        record, place = next(
+            (one, place) for one, place in zip(found, places, strict=True) if one.metrics[metric] is None
+        )
+        told = record.notes.get(metric, "without a reason")
+        raise EffbookError(f"{metric} has no value in {place} ({told})", "look at that run")
     return FromRecords(statistics.fmean(each), places, each)
 
 

@@ -133,3 +133,15 @@ def test_what_was_measured_before_an_unforeseen_failure_is_kept():
     with pytest.raises(ZeroDivisionError):
         bench("nola")
     assert list(recorded("nola")) == ["first"]
+
+
+def test_a_metric_without_a_value_is_told_with_its_reason(folders):
+    pairs = [Tiny(seed=seed) for seed in range(2)]
+    for one in pairs:
+        execute(one, profile="smoke", quiet=True)
+    path = records.path_of(pairs[1], "smoke")
+    content = json.loads(path.read_text())
+    content["metrics"]["steps"], content["notes"] = None, {"steps": "it took none"}
+    path.write_text(json.dumps(content))
+    with pytest.raises(EffbookError, match=rf"steps has no value in smoke/nola/{path.name} \(it took none\)"):
+        mean_of("steps", pairs, "smoke")
