@@ -273,9 +273,10 @@ def test_slurm_runs_every_shard_and_puts_one_back_whose_time_is_up(folders, tmp_
     (tmp_path / "run.py").write_text(code)
     programs = tmp_path / "bin"
     programs.mkdir()
-    fake = {  # Slurm's, as far as the script needs them: an array's tasks one after another, with a call at two seconds
+    fake = {  # Slurm's, as far as the script needs them: tasks one after another, and a call in mid-run
         "sbatch": "cat > job.sh\nfor i in 1 2; do export SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=$i\n"
-        'bash job.sh & job=$!; [ -z "$SLOW" ] || { sleep $SLOW; kill -USR1 $job; }; wait $job || exit 1; done',
+        'bash job.sh & job=$!; if [ -n "$PLAIN_LOG" ]; then while [ ! -s "$PLAIN_LOG" ]; do sleep 0.1; done\n'
+        'rm "$PLAIN_LOG"; kill -USR1 $job; fi; wait $job || exit 1; done',
         "scontrol": 'echo "$@" >> requeued',
     }
     for name, text in fake.items():
@@ -287,7 +288,7 @@ def test_slurm_runs_every_shard_and_puts_one_back_whose_time_is_up(folders, tmp_
     assert "#SBATCH --requeue\n" in text
     path = os.pathsep.join([str(HERE), str(HERE.parents[1])])
     environment = {**os.environ, "PYTHONPATH": path, "PATH": f"{programs}:{os.environ['PATH']}"}
-    slow = environment | {"SLOW": "3", "PLAIN_SLEEP_S": "600"}
+    slow = environment | {"PLAIN_LOG": str(tmp_path / "started"), "PLAIN_SLEEP_S": "600"}
     subprocess.run(["sh", "-c", text], cwd=tmp_path, env=slow, check=True)
     assert (tmp_path / "requeued").read_text() == "requeue 7_1\nrequeue 7_2\n"
     assert [records.find(*pair) for pair in pairs] == [None] * 3
