@@ -110,7 +110,8 @@ def outcomes(
                         waiting.remove(unit)
                         actor = runner.options(**options, **_near(ray, unit)).remote()
                         order, given = one.order_of(recipe, profile, fresh_since), one.needed_by(recipe, profile)
-                        running[actor.run.remote(order, given)] = unit, actor, options | {"node": actor.node.remote()}
+                        node = actor.node.remote()  # before the run, behind which it would wait
+                        running[actor.run.remote(order, given)] = unit, actor, options | {"node": node}
                 if not running:
                     continue
                 ref = ray.wait(list(running), num_returns=1)[0][0]

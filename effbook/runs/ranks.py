@@ -57,9 +57,11 @@ def run_together(recipe: "Recipe", context: Context, peak: PeakMemory) -> "Resul
     write_atomically(folder / "order.json", json.dumps(order | {"folder": str(folder)}))
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     command = [sys.executable, *command, "-m", __name__, str(folder / "order.json")]
-    threads = max(1, machine.threads() // count)
+    given = os.environ.get(machine.THREAD_VARIABLES[0], "")
+    threads = max(1, (int(given) if given.isdigit() else machine.cores()) // count)
+    surroundings = environment(threads) | dict.fromkeys(machine.THREAD_VARIABLES, str(threads))  # shared out among them
     # each of them ends when its standard input does: when this process is gone
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=2, env=environment(threads))
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=2, env=surroundings)
     try:
         status = process.wait()
     finally:
