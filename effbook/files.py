@@ -3,6 +3,7 @@
 A file or folder is made beside its place and renamed at the end. This is the one place for it.
 """
 
+import errno
 import os
 import re
 import secrets
@@ -46,19 +47,26 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 def replace(new: Path, old: Path) -> None:
     """Put a finished file or folder where the old one is, if any; for folders the gap between the two is one rename.
 
-    Both lie on one file system. What was there comes back if the new one cannot be put in place.
+    Both lie on one file system. What was there comes back if the new one cannot be put in place. A folder that another
+    process, be it of another machine, puts in place meanwhile is left there, and the new one where it is.
     """
-    if not old.is_dir() or old.is_symlink():
-        os.replace(new, old)
-        return
-    aside = _beside(old)
-    os.replace(old, aside)
+    aside = None
+    if old.is_dir() and not old.is_symlink():
+        aside = _beside(old)
+        try:
+            os.replace(old, aside)
+        except FileNotFoundError:  # another process has just put it aside
+            aside = None
     try:
         os.replace(new, old)
-    except BaseException:
-        os.replace(aside, old)
-        raise
-    remove(aside)
+    except BaseException as error:
+        won = isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST) and new.is_dir()
+        if not won:
+            if aside is not None:
+                os.replace(aside, old)
+            raise
+    if aside is not None:
+        remove(aside)
 
 
 def remove(path: Path) -> None:

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from effbook.cli import book, cache, data, doctor, exhibits, failures, lab, recheck, runs
+from effbook.cli import book, cache, clusters, data, doctor, exhibits, failures, lab, recheck, runs
 from effbook.places import expanded
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for room in (doctor, runs, exhibits, recheck, data, cache, book, lab):
+for room in (doctor, runs, clusters, exhibits, recheck, data, cache, book, lab):
     room.register_commands(app)
 
 

@@ -28,7 +28,7 @@ def plan(
     from effbook.exhibits.register import places_of
     from effbook.runs.plan import plan as planned
 
-    found = planned(_pairs(what, profile, seeds))
+    found = planned(pairs_of(what, profile, seeds))
     tables.show_plan(found, profile, None if each else places_of(profile))
 
 
@@ -38,6 +38,8 @@ def run(
     fresh: Annotated[bool, typer.Option("--fresh", help="Recompute; replaces records upon success.")] = False,
     seeds: Seeds = None,
     jobs: Jobs = 1,
+    on: Annotated[str, typer.Option(metavar="ray[:ADDRESS]", help="Run on a Ray cluster, or one started here.")] = "",
+    shard: Annotated[str, typer.Option(metavar="I/N", help="Only the I-th of N parts of the runs.")] = "",
     quiet: Quiet = False,
 ) -> None:
     """Run what is not recorded yet, and show the tables. A run that was interrupted goes on where it was."""
@@ -45,15 +47,18 @@ def run(
     from effbook.runs import records
     from effbook.runs.batch import execute_all
 
-    pairs = _pairs(what, profile, seeds)
+    pairs = pairs_of(what, profile, seeds)
+    if shard:
+        pairs = _shard(pairs, shard)
     to_do = [pair for pair in pairs if fresh or records.find(*pair) is None]
-    lacks = _lacks(to_do)
-    _make_room([recipe for recipe, _ in to_do])
-    missing = _missing_data([recipe for recipe, profile in to_do if (recipe, profile) not in lacks], quiet)
+    here = [] if on else to_do  # other machines look for themselves
+    lacks = _lacks(here)
+    _make_room([recipe for recipe, _ in here])
+    missing = _missing_data([recipe for recipe, profile in here if (recipe, profile) not in lacks], quiet)
     unread = [pair for pair in to_do if pair not in lacks and missing.keys() & set(pair[0].datasets())]
     able = [pair for pair in pairs if pair not in lacks and pair not in unread]
-    done = execute_all(able, jobs=jobs, fresh=fresh, quiet=quiet)
-    for name in _touched(what, {recipe for recipe, _ in able}, profile):
+    done = execute_all(able, jobs=jobs, on=on, fresh=fresh, quiet=quiet)
+    for name in () if shard else _touched(what, {recipe for recipe, _ in able}, profile):
         exhibits.show_terminal(name, profile)
     if unread:
         name, first = next(iter(missing.items()))
@@ -88,7 +93,17 @@ def bench(
         raise EffbookError(f"{len(missed)} figures are missed: {', '.join(missed)}", "see the table")
 
 
-def _pairs(what: list[str], profile: str, seeds: int | None) -> list:
+def _shard(pairs: list, text: str) -> list:
+    """The runs of a shard, in words such as 2/8; a line says how many they are."""
+    from effbook.runs import shards
+
+    number, count = shards.parse(text)
+    found = shards.shards(pairs, count)[number - 1]
+    typer.echo(f"shard {text}: {len(found)} of {len(pairs)} runs", err=True)
+    return found
+
+
+def pairs_of(what: list[str], profile: str, seeds: int | None) -> list:
     """Every (recipe, profile) that the words stand for, once."""
     from effbook import exhibits
     from effbook.runs.profiles import check_profile, with_seeds

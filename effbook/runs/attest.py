@@ -10,12 +10,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from effbook.errors import EffbookError
 from effbook.files import write_atomically
-from effbook.runs.locks import locks_folder
+from effbook.runs import locks
 
 FILE = "rechecked.jsonl"
 
@@ -94,7 +93,7 @@ def _parsed(path: Path, _mtime_ns: int, _size: int) -> dict[tuple[str, str], lis
 def write(folder: Path, outcomes: Iterable[Attestation]) -> None:
     """Add outcomes. One replaces what was said before of the same records, be it about code that is no longer here."""
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(locks_folder(folder) / f"{FILE}.lock"):
+    with locks.at(locks.locks_folder(folder) / f"{FILE}{locks.ending(folder)}"):
         kept = {_about(one): one for one in read(folder)}
         for one in outcomes:
             kept.pop(_about(one), None)

@@ -1,37 +1,40 @@
-"""Several runs, one after another or some at a time in processes of their own; one that fails stops no other."""
+"""Several runs, here one after another or some at a time, or on a cluster; one that fails stops no other."""
 
-import queue
+import re
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import nullcontext
 from datetime import UTC, datetime
 
 from effbook.errors import EffbookError
-from effbook.runs import machine, records
+from effbook.runs import local, machine, records
 from effbook.runs.code import here
 from effbook.runs.execute import execute
+from effbook.runs.local import Pair
 from effbook.runs.plan import seconds_of
 from effbook.runs.progress import Display, duration
 from effbook.runs.recipe import Recipe
 from effbook.runs.records import Record
-from effbook.runs.worker import Worker
-
-Pair = tuple[Recipe, str]  # a recipe and the profile that it runs under
 
 
 class RunsFailedError(EffbookError):
     """Some of several runs failed; the others are recorded."""
 
 
-def execute_all(pairs: Sequence[Pair], *, jobs: int = 1, fresh: bool = False, quiet: bool = False) -> list[Record]:
+def execute_all(
+    pairs: Sequence[Pair], *, jobs: int = 1, on: str = "", fresh: bool = False, quiet: bool = False
+) -> list[Record]:
     """The records of several (recipe, profile), in order, `jobs` at a time in processes of their own.
+
+    `on` names another launcher: "ray", or "ray:ADDRESS" of a cluster, which knows itself how many go at a time.
 
     What is recorded is not run again, unless `fresh`. A run that fails doesn't stop the others; RunsFailedError tells
     at the end, with the first failure as its cause. `quiet`: one line for each finished run, no bars.
     """
     if jobs < 1:
         raise EffbookError(f"--jobs {jobs} is below 1", "give 1 or more")
+    if on and not re.fullmatch(r"ray(:.+)?", on):
+        raise EffbookError(f"--on {on} is no launcher", "give ray, or ray:ADDRESS of a cluster")
     display = Display()
     done: dict[Pair, Record] = {}
     for recipe, profile in () if fresh else pairs:
@@ -48,7 +51,7 @@ def execute_all(pairs: Sequence[Pair], *, jobs: int = 1, fresh: bool = False, qu
     seconds = {pair: max(1.0, estimate) for pair, estimate in seconds_of(to_do).items()}  # a kept one is read in 0
     start, planned, spent = time.monotonic(), sum(seconds.values()), 0.0
     with nullcontext() if quiet or not to_do else display.live():
-        for count, (pair, outcome) in enumerate(_outcomes(to_do, jobs, since, quiet, display), 1):
+        for count, (pair, outcome) in enumerate(_outcomes(to_do, jobs, on, since, quiet, display), 1):
             recipe, profile = pair
             spent += seconds[pair]
             left = (time.monotonic() - start) / spent * (planned - spent)
@@ -73,10 +76,15 @@ def execute_all(pairs: Sequence[Pair], *, jobs: int = 1, fresh: bool = False, qu
 
 
 def _outcomes(
-    pairs: list[Pair], jobs: int, fresh_since: datetime | None, quiet: bool, display: Display
-) -> Iterator[tuple[Pair, Record | BaseException]]:
-    if jobs > 1 and len(pairs) > 1:
-        yield from _in_processes(pairs, min(jobs, len(pairs)), fresh_since)
+    pairs: list[Pair], jobs: int, on: str, fresh_since: datetime | None, quiet: bool, display: Display
+) -> Iterator[tuple[Pair, Record | Exception]]:
+    if on:
+        from effbook.runs import on_ray
+
+        yield from on_ray.outcomes(pairs, on.partition(":")[2], fresh_since)
+        return
+    if len(pairs) > 1 and (jobs > 1 or len(machine.cards()) > 1):
+        yield from local.outcomes(pairs, min(jobs, len(pairs)), fresh_since)
         return
     inner = Display(quiet=True) if quiet else display
     for recipe, profile in pairs:
@@ -84,30 +92,3 @@ def _outcomes(
             yield (recipe, profile), execute(recipe, profile=profile, fresh_since=fresh_since, display=inner)
         except Exception as error:
             yield (recipe, profile), error
-
-
-def _in_processes(
-    pairs: list[Pair], jobs: int, fresh_since: datetime | None
-) -> Iterator[tuple[Pair, Record | BaseException]]:
-    """The outcomes in the order in which they come in; the cores are shared out among the processes."""
-    workers = [Worker(threads=max(1, machine.cores() // jobs)) for _ in range(jobs)]
-    idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
-    for worker in workers:
-        idle.put(worker)
-
-    def run(pair: Pair) -> Record:
-        worker = idle.get()
-        try:
-            return worker.run(*pair, fresh_since)
-        finally:
-            idle.put(worker)
-
-    with ThreadPoolExecutor(jobs) as pool:  # each thread waits for one process
-        futures = {pool.submit(run, pair): pair for pair in pairs}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.exception() or future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for worker in workers:
-                worker.close()

@@ -1,6 +1,5 @@
 """Running recipes: once each, under a lock, resumed after a kill, recorded whole or not at all."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from typing import Any
 
 from effbook.errors import EffbookError
 from effbook.files import write_atomically
-from effbook.runs import cache, locks, machine, records
+from effbook.runs import cache, locks, machine, ranks, records
 from effbook.runs.code import DEVICES, Device, here
 from effbook.runs.context import Context
 from effbook.runs.memory import PeakMemory
@@ -81,7 +80,7 @@ def _obtain(
         if (found := look()) is not None:  # another process wrote it while we waited
             return found
         records.clear(path)
-        with display.live():
+        with locks.holding(work_folder(recipe, profile), display), display.live():  # other records' folders share it
             return _compute(recipe, profile, fresh_since, display)
 
 
@@ -94,7 +93,6 @@ def _compute(recipe: Recipe, profile: str, fresh_since: datetime | None, display
             data.fetch(name, progress=not display.quiet)
     folder = work_folder(recipe, profile)
     about = {
-        "record": str(records.path_of(recipe, profile)),
         "fingerprint": " ".join(one for one, _ in code.values()),
         "packages": machine.packages(),
         "device": machine.device(),
@@ -103,7 +101,8 @@ def _compute(recipe: Recipe, profile: str, fresh_since: datetime | None, display
     context = surroundings(profile, folder, display, fresh_since)
     with PeakMemory() as peak:
         context.peak_bytes = lambda: peak.size_bytes
-        result = recipe.run(context)
+        together = recipe.processes() > 1
+        result = ranks.run_together(recipe, context, peak) if together else recipe.run(context)
     cost = CostOf(
         wall_seconds=round(context.seconds, 3),
         peak_memory_bytes=max(peak.size_bytes, context.peak_before_bytes),
@@ -118,13 +117,15 @@ def _compute(recipe: Recipe, profile: str, fresh_since: datetime | None, display
     return record
 
 
-def surroundings(profile: str, folder: Path, display: Display, fresh_since: datetime | None = None) -> Context:
+def surroundings(
+    profile: str, folder: Path, display: Display, fresh_since: datetime | None = None, *, kind: type[Context] = Context
+) -> Context:
     """A context that knows records: `record_of` gives those of the profile, and runs what is missing."""
 
     def needed(recipe: Recipe) -> Record:
         return current(recipe, profile=profile, fresh_since=fresh_since, display=display)
 
-    return Context(profile, folder, display, fresh_since, current=needed)
+    return kind(profile, folder, display, fresh_since, current=needed)
 
 
 def _code_of(recipe: Recipe, device: Device) -> tuple[str, dict[str, str]]:
@@ -134,9 +135,8 @@ def _code_of(recipe: Recipe, device: Device) -> tuple[str, dict[str, str]]:
 
 
 def work_folder(recipe: Recipe, profile: str) -> Path:
-    """Where a run keeps its checkpoints: in $EFFBOOK_WORK or the user's cache, one for each record's path."""
-    where = hashlib.sha256(str(records.records_folder().resolve()).encode()).hexdigest()[:8]
-    return cache.work_root() / f"{profile}-{recipe.name}-{recipe.key}-{where}"
+    """Where a run keeps its checkpoints: in $EFFBOOK_WORK or the user's cache, wherever its record is to lie."""
+    return cache.work_root() / f"{profile}-{recipe.name}-{recipe.key}"
 
 
 def _prepare(folder: Path, about: dict[str, Any], fresh_since: datetime | None, display: Display) -> datetime | None:

@@ -8,6 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -25,6 +26,14 @@ _PACKAGES = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Card:
+    """A CUDA GPU of this machine: `name` is what CUDA_VISIBLE_DEVICES calls it."""
+
+    name: str
+    size_bytes: int
+
+
 def missing(needs: tuple[str, ...]) -> list[str]:
     """What this machine lacks of a recipe's `needs`, in words; empty if it can run."""
     return [lack for need in needs if (lack := _lack(need)) is not None]
@@ -37,6 +46,8 @@ def _lack(need: str) -> str | None:
         if memory is None:
             return "a CUDA GPU" + (f" with {what} GiB" if what else "")
         return f"a GPU with {what} GiB (this has {memory / GIB:.0f})" if what and memory < float(what) * GIB else None
+    if kind == "gpus":
+        return f"{what} GPUs (this has {len(cards())})" if len(cards()) < int(what) else None
     if kind == "memory-gib":
         return f"{what} GiB of memory" if psutil.virtual_memory().total < 0.95 * float(what) * GIB else None
     if kind == "package":
@@ -46,14 +57,22 @@ def _lack(need: str) -> str | None:
     raise ValueError(f"unknown need {need!r}")
 
 
-@cache
 def gpu_bytes() -> int | None:
-    """Memory of the first CUDA GPU; None without one."""
+    """Memory of the largest CUDA GPU; None without one."""
+    return max((card.size_bytes for card in cards()), default=None)
+
+
+@cache
+def cards() -> tuple[Card, ...]:
+    """The CUDA GPUs that this process may use."""
     if importlib.util.find_spec("torch") is None or not _has_driver():
-        return None
+        return ()
     import torch
 
-    return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    given = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    names = given if len(given) >= count else [str(index) for index in range(count)]
+    return tuple(Card(names[index], torch.cuda.get_device_properties(index).total_memory) for index in range(count))
 
 
 def _has_driver() -> bool:

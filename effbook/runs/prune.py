@@ -1,6 +1,5 @@
 """What lies in the caches beside records: kept results, and what killed runs and downloads left; and taking it away."""
 
-import json
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import psutil
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from effbook.errors import EffbookError
 from effbook.files import leftovers_in, remove, size_bytes
@@ -22,7 +21,7 @@ from effbook.runs.recipe import make
 
 State = Literal["current", "rechecked", "stale", "elsewhere", "unfinished", "in use"]
 
-_WORK = re.compile(rf"({'|'.join(PROFILES)})-(.+-[0-9a-f]{{12}})-[0-9a-f]{{8}}")
+_WORK = re.compile(rf"({'|'.join(PROFILES)})-(.+-[0-9a-f]{{12}})(-[0-9a-f]{{8}})?")
 _RECHECK = re.compile(r"recheck-(\d+)")
 _TEMPORARY = re.compile(r"\.(.+)\.[^.]+\.tmp")
 _SURELY_DEAD_S = 3600.0  # since when nothing was written, where no lock tells whether a process is at work
@@ -76,7 +75,7 @@ def prune(items: Sequence[Item], *, everything: bool = False) -> tuple[list[tupl
             if item.lock is None or not item.lock.parent.is_dir():
                 remove(item.path)
             else:
-                with FileLock(item.lock, timeout=0):
+                with locks.at(item.lock, timeout=0):
                     remove(item.path)
         except Timeout:
             left.append(item)
@@ -121,18 +120,8 @@ def _work() -> Iterator[Item]:
             yield Item(what="the checkouts of a recheck", path=path, state="unfinished")
         if match := _WORK.fullmatch(path.name):
             what = "an interrupted run" if (path / CHECKPOINT).exists() else "the work folder of a run"
-            record = _record_of(path)
-            yield _unfinished(
-                what, path, locks.lock_path(record) if record else None, recipe=f"{match[2]} ({match[1]})"
-            )
-
-
-def _record_of(folder: Path) -> Path | None:
-    """The path of the record that a run with this work folder makes; None where that is not told."""
-    try:
-        return Path(json.loads((folder / "stamp.json").read_text(encoding="utf-8"))["record"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+            lock = None if match[3] else locks.lock_path(path)  # earlier versions added their record's place
+            yield _unfinished(what, path, lock, recipe=f"{match[2]} ({match[1]})")
 
 
 def _left_of_records() -> Iterator[Item]:
@@ -176,7 +165,7 @@ def _is_held(lock: Path) -> bool:
     if not lock.parent.is_dir():
         return False
     try:
-        with FileLock(lock, timeout=0):
+        with locks.at(lock, timeout=0):
             return False
     except Timeout:
         return True

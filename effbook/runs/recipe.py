@@ -117,8 +117,19 @@ class Recipe:
         return ()
 
     def needs(self) -> tuple[str, ...]:
-        """What the machine must have: "cuda", "gpu-gib:40", "memory-gib:32", "package:NAME", "program:NAME"."""
+        """What the machine must have, in words such as "cuda", "memory-gib:32", "package:NAME", "program:NAME".
+
+        "gpu-gib:40" asks for a GPU of that size, "gpus:4" for so many of them.
+        """
         return ()
+
+    def processes(self) -> int:
+        """How many processes of one machine do the run together, as `effbook.runs.ranks` starts them.
+
+        `run` is called in each of them, with torch.distributed set up; what rank 0 gives back and saves as a
+        checkpoint is kept. It must work in one process without that, too: a probe runs so.
+        """
+        return 1
 
     def modules(self) -> tuple[str, ...]:
         """Modules whose import closure is the code that makes the numbers; by default where the recipe is defined."""

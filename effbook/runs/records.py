@@ -19,6 +19,7 @@ from effbook.runs.profiles import check_profile
 from effbook.runs.recipe import Recipe, Result, key_of, make
 
 SCHEMA = 1
+_REMEDY = "restore it from git, or run its recipe again with --fresh to replace it"
 
 Number = int | Annotated[float, Field(allow_inf_nan=False)]
 
@@ -127,26 +128,33 @@ def find(recipe: Recipe, profile: str) -> Record | None:
 
 def read(path: Path) -> Record:
     """A record from its file, validated; EffbookError names the file and the remedy."""
-    remedy = "restore it from git, or run its recipe again with --fresh to replace it"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except (OSError, ValueError) as error:
-        raise EffbookError(f"the record {path} cannot be read ({error})", remedy) from None
+        return parse(path.read_bytes(), path)
+    except OSError as error:
+        raise EffbookError(f"the record {path} cannot be read ({error})", _REMEDY) from None
+
+
+def parse(text: str | bytes, path: Path) -> Record:
+    """A record from the text of the file at `path`, validated; EffbookError names the file and the remedy."""
+    try:
+        content = json.loads(text.decode("utf-8") if isinstance(text, bytes) else text, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise EffbookError(f"the record {path} cannot be read ({error})", _REMEDY) from None
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA:
-        raise EffbookError(f"the record {path} has schema version {version}, not {SCHEMA}", remedy)
+        raise EffbookError(f"the record {path} has schema version {version}, not {SCHEMA}", _REMEDY)
     try:
         record = Record.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "record"
-        raise EffbookError(f"the record {path} is not valid ({where}: {first['msg']})", remedy) from None
+        raise EffbookError(f"the record {path} is not valid ({where}: {first['msg']})", _REMEDY) from None
     if (record.profile, record.recipe.system, f"{record.recipe.name}-{record.key}") != (
         path.parent.parent.name,
         path.parent.name,
         path.stem,
     ):
-        raise EffbookError(f"the record {path} does not belong under that name", remedy)
+        raise EffbookError(f"the record {path} does not belong under that name", _REMEDY)
     return record
 
 

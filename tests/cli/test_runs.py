@@ -1,6 +1,7 @@
 """Planning, running and measuring: what is asked is done, shown, and its failure told by the exit status."""
 
 import importlib
+import sys
 
 from effbook import data, experiments
 from effbook.errors import EffbookError
@@ -55,6 +56,48 @@ def test_data_that_cannot_be_had_is_told_once_before_any_run_starts(door, effboo
 def test_seeds_says_how_many(door, effbook):
     assert effbook("run", "tab-0.1", "--seeds", "3")[0] == 0
     assert sorted(record.metrics["seed"] for record in records.all_records("mini")) == [0, 1, 2]
+
+
+def test_the_shards_of_a_request_are_all_of_it_and_show_no_table(door, effbook):
+    for i in (1, 2):
+        status, out, err = effbook("run", "tab-0.1", "--shard", f"{i}/2")
+        assert (status, out) == (0, "")
+        assert f"shard {i}/2: 1 of 2 runs" in err
+        assert len(records.all_records("mini")) == i
+    assert "shard 3/3: 0 of 2 runs" in effbook("run", "tab-0.1", "--shard", "3/3")[2]
+    assert effbook("run", "tab-0.1", "--shard", "3/2")[::2] == (
+        1,
+        "effbook: --shard 3/2 is no shard; give one such as 2/8: from 1/8 to 8/8.\n",
+    )
+
+
+def test_slurm_prints_a_script_that_calls_this_very_request(door, effbook):
+    status, out, _ = effbook("slurm", "tab-0.1", "--profile", "smoke", "--seeds", "2", "--shards", "2")
+    assert status == 0
+    assert out.startswith("#!/bin/sh\n# 2 runs in 2 shards")
+    assert 'effbook run tab-0.1 --profile smoke --seeds 2 --quiet --shard "$SLURM_ARRAY_TASK_ID/2" &' in out
+
+
+def test_records_of_another_machine_are_added_and_bad_ones_named(door, effbook, tmp_path, monkeypatch):
+    effbook("run", "tab-0.1")
+    monkeypatch.setenv("EFFBOOK_RECORDS", str(tmp_path / "here"))
+    folder = str(tmp_path / "records")
+    assert effbook("records", "add", folder)[:2] == (0, "2 records added, 0 were here, 0 refused.\n")
+    assert effbook("records", "add", folder)[:2] == (0, "0 records added, 2 were here, 0 refused.\n")
+    assert len(records.all_records("mini")) == 2
+    path = records.path_of(door(seed=1), "mini")
+    other = tmp_path / "records" / path.relative_to(tmp_path / "here")
+    other.write_text("{half")
+    status, out, err = effbook("records", "add", folder)
+    assert (status, out) == (1, "0 records added, 1 were here, 1 refused.\n")
+    assert f"{other.name} cannot be read" in err
+
+
+def test_a_launcher_that_is_not_installed_is_named_with_its_tier(door, effbook, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    status, _, err = effbook("run", "tab-0.1", "--on", "ray")
+    assert status == 1
+    assert "the package ray is not installed; pip install" in err
 
 
 def test_plan_runs_nothing_and_sums(door, effbook):

@@ -18,7 +18,7 @@ def folders(tmp_path, monkeypatch):
     monkeypatch.setenv("EFFBOOK_RECORDS", str(tmp_path / "records"))
     monkeypatch.setenv("EFFBOOK_WORK", str(tmp_path / "work"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    for name in [name for name in os.environ if name.startswith("TINY_")]:
+    for name in [name for name in os.environ if name.startswith(("TINY_", "PLAIN_"))]:
         monkeypatch.delenv(name)
     return tmp_path / "records", tmp_path / "work"
 

@@ -12,7 +12,7 @@ import pytest
 from tiny_recipe import Tiny
 
 from effbook.errors import EffbookError
-from effbook.runs import records, worker
+from effbook.runs import one, records
 from effbook.runs.batch import RunsFailedError, execute_all
 from effbook.runs.memory import PeakMemory
 
@@ -84,12 +84,12 @@ def test_a_failure_in_a_process_travels_as_its_sentence(folders, monkeypatch):
         "fresh_since": None,
     }
     monkeypatch.setenv("TINY_NAN_AT", "2")
-    told = worker._answer(order)
+    told = one.answer(order)
     assert told["cause"] == "the loss became nan at step 2"
     assert told["remedy"].startswith("lower the learning rate")
     monkeypatch.delenv("TINY_NAN_AT")
     monkeypatch.setenv("TINY_FAIL", "1")
-    assert worker._answer(order) == {"error": "RuntimeError: the tiny run was told to fail"}
+    assert one.answer(order) == {"error": "RuntimeError: the tiny run was told to fail"}
 
 
 @pytest.mark.slow
