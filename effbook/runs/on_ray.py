@@ -18,10 +18,10 @@ from typing import Any
 
 from effbook.errors import EffbookError
 from effbook.runs import cache, intake, one, records
+from effbook.runs.orders import environment, order_of
 from effbook.runs.records import Record
 from effbook.runs.shards import Pair, units
 from effbook.runs.slots import Demand, demand
-from effbook.runs.worker import environment
 
 TRIES = 4
 _CORES = 2  # of a process, as the estimates have it
@@ -109,7 +109,7 @@ def outcomes(
                     elif room.take(options):
                         waiting.remove(unit)
                         actor = runner.options(**options, **_near(ray, unit)).remote()
-                        order, given = one.order_of(recipe, profile, fresh_since), one.needed_by(recipe, profile)
+                        order, given = order_of(recipe, profile, fresh_since), one.needed_by(recipe, profile)
                         node = actor.node.remote()  # before the run, behind which it would wait
                         running[actor.run.remote(order, given)] = unit, actor, options | {"node": node}
                 if not running:

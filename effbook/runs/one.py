@@ -10,7 +10,7 @@ from effbook.errors import EffbookError
 from effbook.runs import attest, records
 from effbook.runs.execute import execute
 from effbook.runs.machine import records_folder
-from effbook.runs.recipe import Recipe, make, recipe_class, recipe_names
+from effbook.runs.recipe import Recipe, make
 
 
 def run_one(
@@ -30,17 +30,6 @@ def run_one(
     recipe = make(name, **fields)
     execute(recipe, profile=profile, fresh_since=fresh_since, quiet=True)
     return files_of(recipe, profile)
-
-
-def order_of(recipe: Recipe, profile: str, fresh_since: datetime | None) -> dict[str, Any]:
-    """What `answer` needs to know of a run, as plain JSON."""
-    return {
-        "name": recipe.name,
-        "fields": recipe.fields,
-        "profile": profile,
-        "modules": [type(recipe).__module__, *_ours()],
-        "fresh_since": fresh_since.isoformat() if fresh_since else None,
-    }
 
 
 def answer(order: dict[str, Any]) -> dict[str, Any]:
@@ -87,9 +76,3 @@ def put(files: dict[str, bytes], folder: Path) -> None:
     for path, content in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(content)
-
-
-def _ours() -> list[str]:
-    """The modules of all recipes of this package: a run may depend on one of another chapter."""
-    package = __name__.partition(".")[0] + "."
-    return sorted({found for name in recipe_names() if (found := recipe_class(name).__module__).startswith(package)})

@@ -5,12 +5,10 @@ next call goes on from the checkpoint. Kept results may be asked for in any rank
 Whether a checkpoint is due is for the ranks to agree on where its making needs all of them.
 """
 
-import importlib
 import json
 import os
 import subprocess
 import sys
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +18,12 @@ from effbook.runs import machine
 from effbook.runs.cache import Taken
 from effbook.runs.context import Context
 from effbook.runs.memory import PeakMemory
-from effbook.runs.progress import Display
+from effbook.runs.orders import environment, order_of
 
 if TYPE_CHECKING:
     from effbook.runs.recipe import Recipe, Result
 
-_FAILURE = "failure.json"
+FAILURE, RANK = "failure.json", "effbook.runs.rank"
 
 
 class RankContext(Context):
@@ -33,7 +31,7 @@ class RankContext(Context):
 
     def checkpoint(self, state: dict[str, Any], step: int, extra: dict[str, Any] | None = None) -> None:
         """As in `Context`; of another rank than 0 only the step counts."""
-        if _rank() == 0:
+        if rank_here() == 0:
             super().checkpoint(state, step, extra)
 
     def resume(self) -> tuple[dict[str, Any], int, dict[str, Any]] | None:
@@ -47,16 +45,13 @@ class RankContext(Context):
 
 def run_together(recipe: "Recipe", context: Context, peak: PeakMemory) -> "Result":
     """The result of a run by `recipe.processes()` processes; `peak` gets the sum of what they took."""
-    from effbook.runs.one import order_of
-    from effbook.runs.worker import environment
-
     count, folder = recipe.processes(), context.folder
-    for left in (*folder.glob("rank-*.json"), folder / _FAILURE):
+    for left in (*folder.glob("rank-*.json"), folder / FAILURE):
         left.unlink(missing_ok=True)
     order = order_of(recipe, context.profile, context.fresh_since)
     write_atomically(folder / "order.json", json.dumps(order | {"folder": str(folder)}))
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-    command = [sys.executable, *command, "-m", __name__, str(folder / "order.json")]
+    command = [sys.executable, *command, "-m", RANK, str(folder / "order.json")]
     given = os.environ.get(machine.THREAD_VARIABLES[0], "")
     threads = max(1, (int(given) if given.isdigit() else machine.cores()) // count)
     surroundings = environment(threads) | dict.fromkeys(machine.THREAD_VARIABLES, str(threads))  # shared out among them
@@ -89,63 +84,11 @@ def _result(told: dict[str, Any], context: Context) -> "Result":
 
 def _failure(folder: Path, status: int) -> Exception:
     try:
-        told = json.loads((folder / _FAILURE).read_text())
+        told = json.loads((folder / FAILURE).read_text())
     except (OSError, ValueError):
         return EffbookError(f"one of its processes ended with status {status}", "see what it printed, or call again")
     return EffbookError(told["cause"], told["remedy"]) if "cause" in told else RuntimeError(told["error"])
 
 
-def _rank() -> int:
+def rank_here() -> int:
     return int(os.environ["RANK"])
-
-
-def main() -> None:
-    """One rank: run the recipe of the order, and leave what it gave."""
-    order = json.loads(Path(sys.argv[1]).read_text())
-    folder = Path(order["folder"])
-    try:
-        _run(order, folder)
-    except BaseException as error:
-        told = {"error": f"{type(error).__name__}: {error}"}
-        if isinstance(error, EffbookError):
-            told = {"cause": error.cause, "remedy": error.remedy}
-        if not (folder / _FAILURE).exists():  # the others fail because one did
-            write_atomically(folder / _FAILURE, json.dumps(told))
-        raise
-
-
-def _run(order: dict[str, Any], folder: Path) -> None:
-    import torch
-    import torch.distributed as dist
-
-    from effbook.runs.execute import surroundings
-    from effbook.runs.recipe import make
-    from effbook.runs.worker import end_with_input
-
-    end_with_input()
-    for module in order["modules"]:
-        importlib.import_module(module)
-    recipe = make(order["name"], **order["fields"])
-    apart = torch.cuda.device_count() >= recipe.processes()
-    if apart:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if apart else "gloo")
-    since = order["fresh_since"] and datetime.fromisoformat(order["fresh_since"])
-    display = Display(quiet=_rank() > 0)
-    context = surroundings(order["profile"], folder, display, since, kind=RankContext)
-    with PeakMemory() as peak:
-        context.peak_bytes = lambda: peak.size_bytes
-        result = recipe.run(context)
-    told = {"peak_bytes": peak.size_bytes, "gpu_bytes": peak.gpu_bytes}
-    if _rank() == 0:
-        told["result"] = {name: getattr(result, name) for name in result.__dataclass_fields__}
-        told["result"]["artifacts"] = {name: str(path) for name, path in result.artifacts.items()}
-        told |= {"taken": [one.model_dump() for one in context.taken], "device": context.device_used}
-        told |= {"seconds_before": context.seconds_before, "peak_before_bytes": context.peak_before_bytes}
-    write_atomically(folder / f"rank-{_rank()}.json", json.dumps(told))
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()

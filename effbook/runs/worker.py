@@ -10,13 +10,11 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Sequence
 from datetime import datetime
 
 from effbook.errors import EffbookError
-from effbook.runs import one, records
-from effbook.runs.machine import THREAD_VARIABLES
+from effbook.runs import one, orders, records
 from effbook.runs.recipe import Recipe
 from effbook.runs.records import Record
 
@@ -27,7 +25,7 @@ class Worker:
     def __init__(self, threads: int, cards: Sequence[str] | None = None) -> None:
         """`cards` are the GPUs that the run is to see; None leaves that as it is."""
         pipe = subprocess.PIPE
-        told = environment(threads) | ({} if cards is None else {"CUDA_VISIBLE_DEVICES": ",".join(cards)})
+        told = orders.environment(threads) | ({} if cards is None else {"CUDA_VISIBLE_DEVICES": ",".join(cards)})
         command = [sys.executable, "-m", __name__]
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=told, text=True, encoding="utf-8")
 
@@ -35,7 +33,7 @@ class Worker:
         """The record of a run in the process, once. Raises EffbookError where the process was killed."""
         process = self._process
         try:
-            process.stdin.write(json.dumps(one.order_of(recipe, profile, fresh_since)) + "\n")
+            process.stdin.write(json.dumps(orders.order_of(recipe, profile, fresh_since)) + "\n")
             process.stdin.flush()
             line = process.stdout.readline()
         except OSError:  # it died before it read
@@ -58,23 +56,6 @@ class Worker:
         self._process.stdout.close()
 
 
-def environment(threads: int) -> dict[str, str]:
-    """The environment of a process that runs the code that runs here; what the user said of threads goes first."""
-    path = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    return dict.fromkeys(THREAD_VARIABLES, str(threads)) | os.environ | {"PYTHONPATH": path}
-
-
-def end_with_input() -> None:
-    """Have this process end, also in the middle of a run, when its standard input does: who asked is gone."""
-
-    def listen() -> None:
-        while os.read(0, 1024):
-            pass
-        os._exit(1)
-
-    threading.Thread(target=listen, daemon=True).start()
-
-
 def _death(status: int) -> EffbookError:
     """What to say of a process that ended without an answer."""
     if status >= 0:
@@ -89,7 +70,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no answer
     order = sys.stdin.readline()
-    end_with_input()
+    orders.end_with_input()
     try:
         told = one.answer(json.loads(order))
     except KeyboardInterrupt:  # who asks tells it

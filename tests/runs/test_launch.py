@@ -12,7 +12,7 @@ import pytest
 from plain_recipe import Plain
 
 from effbook.errors import EffbookError
-from effbook.runs import intake, machine, one, records, shards, slurm
+from effbook.runs import intake, machine, one, orders, records, shards, slurm
 from effbook.runs.batch import RunsFailedError, execute_all
 from effbook.runs.execute import execute, work_folder
 from effbook.runs.machine import GIB, Card
@@ -37,10 +37,10 @@ def test_one_run_is_asked_for_by_name_and_comes_back_as_the_bytes_of_its_files(f
 
 
 def test_an_order_is_plain_json_and_its_answer_tells_what_went_wrong(folders, monkeypatch):
-    order = json.loads(json.dumps(one.order_of(Plain(seed=1, need=("program:no-such",)), "smoke", None)))
+    order = json.loads(json.dumps(orders.order_of(Plain(seed=1, need=("program:no-such",)), "smoke", None)))
     assert isinstance(one.failure_in(one.answer(order)), EffbookError)
     monkeypatch.setenv("PLAIN_FAIL", "1")
-    failure = one.failure_in(one.answer(one.order_of(Plain(seed=1), "smoke", None)))
+    failure = one.failure_in(one.answer(orders.order_of(Plain(seed=1), "smoke", None)))
     assert str(failure) == "ValueError: it was told to fail"
 
 

@@ -131,7 +131,7 @@ def test_what_a_process_works_on_is_left(look, folders, tmp_path, monkeypatch):
     place = _kept(tmp_path, "a")
     found = look()
     with (
-        FileLock(locks.lock_path(records.path_of(Tiny(), "smoke"))),
+        FileLock(locks.lock_path(work_folder(Tiny(), "smoke"))),
         FileLock(locks.lock_path(place)),
     ):
         removed, left = prune(found, everything=True)
