@@ -1,5 +1,6 @@
 """Which ending stands for which format, with what reads and writes it."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def ending(path: Path) -> str:
 
     Raises EffbookError for one that no format here has.
     """
-    if path.name == META or (path.is_dir() and (path / META).is_file()):
+    if path.name == META or (os.path.isdir(path) and (path / META).is_file()):
         return ".sog"
     found = path.suffix.lower()
     if found not in READERS:
