@@ -29,7 +29,7 @@ from effbook.compgs.entropy import TAPS, decode, encode, pack_bits, unpack_bits
 from effbook.compgs.layout import MOST_RATIO
 from effbook.compgs.sensitivity import Sensitivity, measure, views_of
 from effbook.compgs.streams import Header, Section
-from effbook.compgs.tables import Tables, steps_of
+from effbook.compgs.tables import Tables, classes_of, steps_of
 from effbook.errors import EffbookError
 from effbook.gaussians.formats.place import replacing
 from effbook.gaussians.model import Gaussians
@@ -73,12 +73,12 @@ def pack(prepared: Prepared, delta: float) -> tuple[bytes, Gaussians]:
     tables = Tables.fit(scene, prepared.weights, delta)
     header = Header(gaussians=n, rows=ROWS, harmonics=len(tables.harmonics), cell_bits=tables.cell_bits)
     cells, fractions = tables.cells_of(scene.means.numpy()) if n else (np.zeros(0, np.int64), np.zeros((0, 3)))
-    order = np.argsort(cells, kind="stable")
+    order, classes = np.argsort(cells, kind="stable"), classes_of(prepared.weights, delta)
     out, found = [header.to_bytes(), Section.of_bytes(tables.to_bytes())], []
     for start in range(0, n, ROWS):
         rows = order[start : start + ROWS]
         part = scene.map(lambda t, r=rows: t[torch.from_numpy(r)])
-        sections, back = _pack_rows(part, prepared.weights.classes[rows], cells[rows], fractions[rows], tables)
+        sections, back = _pack_rows(part, classes[rows], cells[rows], fractions[rows], tables)
         out += sections
         found.append(back)
     size = sum(map(len, out))

@@ -22,12 +22,24 @@ WIDEST = 24  # bits of an offset
 CODED = ("classes", "opacities", "scales", "rotations", "sh_dc", "sh_rest")
 FITTED = 30_000  # rows that predictions are fitted to
 LEAST = 0.02  # of delta^2: principal axes of the harmonics that hold less are left out
+MOST_STEP = 0.5  # of a colour: what our cameras don't see, others may
 FAR = 2.0  # widths of the middle 99 % beyond which a place is kept in floats
 
 
 def steps_of(classes: np.ndarray) -> np.ndarray:
     """Steps in units for half octaves [...] from 0 to 63."""
     return _STEPS[classes]
+
+
+def finest_of(weights: Sensitivity, delta: float) -> float:
+    """The step of a colour in class 0."""
+    return min(delta * 2 ** (-weights.top / 2), MOST_STEP / FINEST)
+
+
+def classes_of(weights: Sensitivity, delta: float) -> np.ndarray:
+    """Classes [N] of the Gaussians: no colour gets a step longer than MOST_STEP, seen or not."""
+    most = math.floor(2 * math.log2(MOST_STEP / finest_of(weights, delta)))
+    return np.minimum(weights.classes, most)
 
 
 @dataclass(eq=False)
@@ -59,14 +71,14 @@ class Tables:
     @classmethod
     def fit(cls, scene: Gaussians, weights: Sensitivity, delta: float) -> "Tables":
         """The tables that suit a scene, with steps of delta / sqrt(h)."""
-        n, finest = len(scene), delta * 2 ** (-weights.top / 2)  # the step of a colour at class 0
+        n, finest = len(scene), finest_of(weights, delta)
         low, side = _box(scene.means.double().numpy())
         bits = min(16, max(1, math.ceil(math.log2(max(n, 2)) / 2) + 2))
         cell = side / 2**bits
         rotation, place = weights.rotation, weights.place
         most = math.ceil(MOST_RATIO * max(0.0, rotation[1:].sum()))
         turn = np.array([min(most, 40), *np.rint(ONE * rotation[1:])], np.int64)
-        offset = ONE * (2 * math.log2(delta) - weights.top - place[0])
+        offset = ONE * (2 * math.log2(finest) - place[0])
         place = np.rint([np.clip(offset, -1e6, 1e6), *(ONE * place[1:])]).astype(np.int64)
         found = cls(low, cell, round(512 * math.log2(cell)), bits, turn, place, np.eye(3), np.zeros((0, 45)), {})
         share = weights.importance / max(weights.importance.sum(), 1e-30)
@@ -82,11 +94,11 @@ class Tables:
             "sh_rest": np.full(len(found.harmonics), finest) / FINEST,
         }
         units["scales"] = np.maximum(np.rint(units["scales"] * 2**FRACTION), 1) / 2**FRACTION
-        found._fit_streams(scene, weights.classes, units)
+        found._fit_streams(scene, classes_of(weights, delta), units)
         return found
 
     def _fit_harmonics(self, scene: Gaussians, weights: Sensitivity, delta: float) -> None:
-        rest = scene.sh_rest.double().numpy().reshape(len(scene), -1)
+        rest = scene.sh_rest.double().numpy().reshape(len(scene), width("sh_rest"))
         if not rest.any():
             return
         scale = np.repeat(np.sqrt(weights.harmonics), 3)

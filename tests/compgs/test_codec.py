@@ -16,7 +16,7 @@ from effbook.compgs.entropy import decode, encode, pack_bits, unpack_bits
 from effbook.compgs.quantise import compress
 from effbook.compgs.rate import Judge, at_psnr, at_size
 from effbook.compgs.sensitivity import measure, views_of
-from effbook.compgs.tables import Tables
+from effbook.compgs.tables import Tables, classes_of
 from effbook.errors import EffbookError
 from effbook.gaussians.model import Gaussians
 from effbook.gaussians.project import rotation_matrices
@@ -110,7 +110,7 @@ def test_each_stream_comes_back_within_half_of_its_step(delta):
     cells, _ = tables.cells_of(prepared.scene.means.numpy())
     order = np.argsort(cells, kind="stable")
     wanted, back = prepared.scene.map(lambda t: t[torch.from_numpy(order)]), unpack(pack(prepared, delta)[0])
-    classes = prepared.weights.classes[order]
+    classes = classes_of(prepared.weights, delta)[order]
     steps = 16 * 2.0 ** (classes / 2)
     leaning = 0.5 + 10 / 64 + 0.1  # of a step: towards the prediction, and rounding to units
 
@@ -197,21 +197,20 @@ def test_equal_gaussians_take_next_to_nothing_and_come_back_equal():
     data, back = pack(prepare(model), 0.01)
     assert len(data) < 4 * 3000
     assert (back.means - model.means).abs().max() < 1e-3
-    assert (back.sh_dc - model.sh_dc).abs().max() < 0.3
+    assert (back.sh_dc - model.sh_dc).abs().max() < 0.1
+    assert (back.opacities - model.opacities).abs().max() < 0.3
 
 
 def test_a_gaussian_far_away_is_kept_exactly_and_costs_the_others_nothing():
     model = single(500)
     far = model.means.clone()
     far[7] = torch.tensor([1e4, -3.0, 2.0])
-    inner = torch.ones(500, dtype=torch.bool)
-    inner[7] = False
-    data, back = pack(prepare(changed(model, means=far), views_of(model)), 0.01)
+    strange, cameras = changed(model, means=far), views_of(model, turn=0.3)
+    data, back = pack(prepare(strange, views_of(model)), 0.01)
     plain, without = pack(prepare(model, views_of(model)), 0.01)
     assert [1e4, -3.0, 2.0] in back.means.tolist()
     assert len(data) < 1.1 * len(plain) + 100
-    judge = Judge(model)
-    assert judge.psnr(back) > judge.psnr(without) - 3
+    assert Judge(strange, cameras).psnr(back) > Judge(model, cameras).psnr(without) - 3
 
 
 def test_a_huge_logit_is_kept_exactly_and_costs_the_others_nothing():
