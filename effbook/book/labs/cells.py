@@ -209,7 +209,9 @@ def _sorted(
     changed = [
         name
         for cell in notebook.cells
-        if (name := by_id[cell.id]) in found and of(cell).get("locked") and _differs(found[name], student_source(cell))
+        if (name := by_id[cell.id]) in found
+        and of(cell).get("locked")
+        and all(_differs(found[name], own) for own in (student_source(cell), cell.source))  # hers, or the instructor's
     ]
     missing = [name for cell in notebook.cells if kind_of(cell) == "gap" and (name := by_id[cell.id]) not in found]
     for which, told in (
