@@ -2,15 +2,18 @@
 
 A lab is one notebook, the instructor's, in nbgrader's metadata. `release` makes the student's from it, `grade` grades a
 folder of what came back, `measure_band` finds the band of the measured outcome. Names are imported when they are asked
-for: a student's notebook needs the first line's alone.
+for: a student's notebook needs those of `classroom` alone.
 """
 
 import importlib
 
 _FROM = {
-    **dict.fromkeys(("expect", "measured", "private", "images"), "classroom"),
+    "expect": "classroom",
     "grade": "grading",
+    "images": "classroom",
     "measure_band": "measuring",
+    "measured": "classroom",
+    "private": "classroom",
     "release": "releasing",
 }
 
