@@ -86,13 +86,14 @@ def _installed() -> list[Row]:
         "experiments": "the dissertation's experiments",
         "book": "the notebooks and the site",
         "gpu": "faster search on a GPU",
+        "ray": "runs on a Ray cluster",
         "dev": "the tests",
     }
     for tier in tiers.tiers():
         name = f"{tier or 'effbook'}: {purposes.get(tier, 'more')}"
         lacks = tiers.missing(tier)
         told = f"missing: {', '.join(lacks)}" if lacks else "complete"
-        rows.append(Row(name, told, tiers.install(tier) if lacks and tier != "gpu" else ""))
+        rows.append(Row(name, told, tiers.install(tier) if lacks and tier not in ("gpu", "ray") else ""))
     if not _version("torchao"):
         rows.append(Row("torchao: another 8-bit base", "missing", "pip install torchao, for who wants to compare it"))
     return rows or [Row("effbook", "not installed: it runs from a folder", "pip install -e . in the checkout")]
