@@ -60,11 +60,26 @@ def bit_length(value):
     return length + (1 if value else 0)
 
 
+def _small_sizes() -> np.ndarray:
+    sizes = [4 * v.bit_length() + ((v << 2 >> (v.bit_length() - 1)) & 3 if v else 0) for v in range(1 << 14)]
+    return np.array(sizes, np.uint8)
+
+
+_SIZES = _small_sizes()
+
+
 @njit(cache=True)
 def size_of(value):
-    """4 log2 of a whole number from 1 on, whole and rounded down: its length and the two bits after the first."""
-    length = bit_length(value)
-    return 4 * length + ((value << 2 >> (length - 1)) & 3) if length else 0
+    """4 log2 of a whole number below 2^62, whole: its length and the two bits after the first; 0 for 0."""
+    if value < 1 << 14:
+        return np.int64(_SIZES[value])
+    if value < 1 << 26:
+        return np.int64(_SIZES[value >> 12]) + 48
+    if value < 1 << 38:
+        return np.int64(_SIZES[value >> 24]) + 96
+    if value < 1 << 50:
+        return np.int64(_SIZES[value >> 36]) + 144
+    return np.int64(_SIZES[min(value >> 48, (1 << 14) - 1)]) + 192
 
 
 # --- the range coder -----------------------------------------------------------------------------------------------

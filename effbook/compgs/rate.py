@@ -19,7 +19,7 @@ from effbook.gaussians.model import Gaussians
 from effbook.gaussians.rasterise import render
 
 PSNR_DB = 50.0  # the default: no eye tells such pictures apart
-CLOSE_DB, CLOSE_SIZE = 0.25, 0.01  # when a search is content
+CLOSE_DB, CLOSE_SIZE = 0.5, 0.01  # when a search is content
 TRIALS = 10
 FINEST, COARSEST = -24.0, 4.0  # log2 delta
 JUDGES, JUDGES_PX = 4, 256
@@ -69,9 +69,9 @@ def at_psnr(prepared: Prepared, psnr_db: float = PSNR_DB, *, judge: Judge | None
     def tried(exponent: float) -> Packed:
         return _packed(prepared, exponent, judge)
 
-    # Of independent errors delta / sqrt(12) each; a scene of pixels that nobody sees starts fine.
+    # Of independent errors delta / sqrt(12) each, and finer, as a few Gaussians close to a camera weigh more.
     values = 14 * max(len(prepared), 1)
-    start = 0.5 * math.log2(12 * 10 ** (-psnr_db / 10) * prepared.weights.pixels / values) - 1
+    start = 0.5 * math.log2(12 * 10 ** (-psnr_db / 10) * prepared.weights.pixels / values) - 2.5
     return _sought(tried, lambda found: found.psnr_db, start, psnr_db, slope=-6.02, close=CLOSE_DB, at_least=True)
 
 

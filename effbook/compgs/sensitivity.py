@@ -21,7 +21,7 @@ from effbook.gaussians.model import Gaussians
 from effbook.gaussians.parameters import SH_C0
 from effbook.gaussians.rasterise import render
 
-VIEWS, SIZE_PX = 6, 192
+VIEWS, SIZE_PX = 6, 160
 CLASSES = 24
 TRUST = 0.95  # in what was seen; the rest is what a Gaussian of its size and opacity shows on average
 FEW = 500  # Gaussians: exponents are not fitted to fewer

@@ -12,7 +12,7 @@ from effbook.compgs import codec, container, streams
 from effbook.compgs.canonical import from_log_opacity, log_opacity, sorted_axes
 from effbook.compgs.codec import pack, prepare, read, unpack, write
 from effbook.compgs.config import CompGSSettings, books
-from effbook.compgs.entropy import decode, encode, pack_bits, unpack_bits
+from effbook.compgs.entropy import decode, encode, pack_bits, size_of, unpack_bits
 from effbook.compgs.quantise import compress
 from effbook.compgs.rate import Judge, at_psnr, at_size
 from effbook.compgs.sensitivity import measure, views_of
@@ -55,6 +55,13 @@ def test_numbers_come_back_within_half_a_step_and_as_the_encoder_says(rows, colu
     assert (2 * np.abs(known - values) <= steps[:, None]).all()
     slow = codec_twin.columns(room[:size].tobytes(), rows, steps.tolist(), weights.tolist(), spread.tolist())
     assert slow == known.tolist()
+
+
+def test_a_size_is_four_times_the_logarithm_rounded_down_between_quarters():
+    for exponent in range(62):
+        for value in (2**exponent, 2**exponent + 2**exponent // 3, 2 ** (exponent + 1) - 1):
+            assert size_of(value) == codec_twin.size_of(value)
+    assert size_of(0) == 0
 
 
 def test_numbers_that_are_nearly_always_zero_take_a_fraction_of_a_bit():
