@@ -78,7 +78,7 @@ def _format(name: str, **options: int) -> Writer:
         from effbook.gaussians.formats import READERS, WRITERS, ending
 
         path = folder / name
-        WRITERS[ending(path)](scene, path, **options)
+        WRITERS[ending(path)](scene, path, say=lambda sentence: None, **options)  # PSNR tells it
         return path, lambda: READERS[ending(path)](path)
 
     return run
